@@ -1,0 +1,113 @@
+"""The one tree of errors: the docstring is the message, and each has its HTTP status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class EdgeError(Exception):
+    """Something went wrong in edge-otel."""
+
+    status = 500
+
+    def __init__(self, detail: str = "", **facts: Any) -> None:
+        self.detail = detail or " ".join((self.__doc__ or "").split())
+        self.facts = facts
+        super().__init__(self.detail)
+
+
+class NotMigrated(EdgeError):
+    """The edge-otel tables are missing or old. Run `airflow db migrate`, then start again."""
+
+    status = 503
+
+
+class ConfigurationInvalid(EdgeError):
+    """An option in section [edge] of the Airflow configuration is invalid."""
+
+    status = 500
+
+
+class Forbidden(EdgeError):
+    """Forbidden."""
+
+    # The reason goes to the server's log beside the error id; the caller learns nothing but the id.
+    status = 403
+
+
+class VersionRefused(EdgeError):
+    """The worker's version is not accepted here."""
+
+    status = 400
+
+
+class WorkerNotFound(EdgeError):
+    """No worker of this name is registered."""
+
+    status = 404
+
+
+class NameTaken(EdgeError):
+    """A worker of this name is active."""
+
+    status = 409
+
+
+class SessionReplaced(EdgeError):
+    """Another daemon has registered under this worker's name. This one must stop taking jobs."""
+
+    status = 409
+
+
+class WorkerUpgradeNeeded(EdgeError):
+    """Upgrade this edge worker: it must report task instance UUIDs."""
+
+    status = 409
+
+
+class WorkerActive(EdgeError):
+    """The worker is connected. Shut it down first."""
+
+    status = 409
+
+
+class WorkerGone(EdgeError):
+    """The worker is not connected, so it cannot be changed."""
+
+    status = 409
+
+
+class JobNotFound(EdgeError):
+    """No such job: it was revoked, or it ended long ago."""
+
+    status = 404
+
+
+class StaleClaim(EdgeError):
+    """The claim is not the job's current one. Stop the process and forget the job."""
+
+    status = 409
+
+
+class LogGap(EdgeError):
+    """The range begins beyond the last byte known here. Send again from the cursor in the Range header."""
+
+    status = 416
+
+
+class TooLarge(EdgeError):
+    """The request is larger than this server accepts."""
+
+    status = 413
+
+
+class BadInput(EdgeError):
+    """The request is malformed."""
+
+    status = 422
+
+
+class TokenNotFound(EdgeError):
+    """No token has this id. `airflow edge token list` shows those that exist."""
+
+    status = 404

@@ -1,0 +1,1 @@
+"""Names, trace context and exporters."""

@@ -1,0 +1,167 @@
+"""What crosses the network, and nothing else: the bodies of v1 and v2 as pydantic models, with their limits.
+
+v1 keeps the field names of edge3 5.1.0. Fields that edge3 does not know have defaults and are ignored by its worker.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from edge_otel.state import WorkerState
+
+CLAIM_HEADER = "X-Claim"
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@:-]*$"
+
+WorkerName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NAME_PATTERN)]
+Queue = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Team = Annotated[str, StringConstraints(min_length=1, max_length=50)]
+Queues = Annotated[list[Queue], Field(max_length=64)]
+Comment = Annotated[str, StringConstraints(max_length=1024)]
+FactName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+FactText = Annotated[str, StringConstraints(max_length=1024)]
+SystemFacts = Annotated[
+    dict[FactName, FactText | Annotated[int, Field(ge=-(2**63), lt=2**63)] | Annotated[float, Field(allow_inf_nan=False)]],
+    Field(max_length=64),
+]
+"""Facts about the worker and its host. ``airflow_version`` and ``edge_provider_version`` are required in v1."""
+Count = Annotated[int, Field(ge=0, le=100_000)]
+Claim = Annotated[int, Field(ge=0, le=2**31 - 1)]
+ByteCount = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class JobRef(BaseModel):
+    """One job as one claim of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    claim: Claim
+
+
+class WorkerReport(BaseModel):
+    """Body of registration and of every heartbeat."""
+
+    state: WorkerState
+    jobs_active: Count = 0
+    queues: Queues | None = None
+    """None takes jobs of every queue that the token allows."""
+    sysinfo: SystemFacts
+    maintenance_comments: Comment | None = None
+    maintenance_origin: Literal["local", "automatic"] | None = None
+    team_name: Team | None = None
+    session: Annotated[str, StringConstraints(max_length=36)] | None = None
+    """Random per daemon start; absent from edge3 workers."""
+    jobs: Annotated[list[JobRef], Field(max_length=10_000)] | None = None
+    """Jobs that run here or ran here unreported; absent from edge3 workers."""
+
+
+class WorkerSettings(BaseModel):
+    """What the server tells a worker to work with; a local setting wins over it. Durations are in seconds."""
+
+    heartbeat_interval: float
+    poll_interval: float
+    log_interval: float
+    log_chunk_bytes: int
+    execution_api_url: str | None = None
+    server_time: datetime
+
+
+class WorkerReply(BaseModel):
+    """Answer to registration and heartbeat: the worker obeys ``state``, ``queues`` and ``concurrency``."""
+
+    state: WorkerState
+    last_update: datetime
+    queues: list[str] | None
+    maintenance_comments: str | None = None
+    concurrency: int | None = None
+    """Set by an administrator; None leaves the worker its own value."""
+    versions_match: bool = False
+    settings: WorkerSettings | None = None
+
+
+class QueuesChange(BaseModel):
+    """Queues to add to and to remove from a worker."""
+
+    new_queues: Queues | None = None
+    remove_queues: Queues | None = None
+
+
+class FetchRequest(BaseModel):
+    """A worker with free slots asks for one job."""
+
+    queues: Queues | None = None
+    team_name: Team | None = None
+    free_concurrency: Annotated[int, Field(ge=-100_000, le=100_000)]
+    supports_task_instance_uuid: bool = False
+    claims: bool = False
+    """The worker starts a job only after its ``running`` report was answered, and runs every kind of workload."""
+    session: Annotated[str, StringConstraints(max_length=36)] | None = None
+
+
+class JobOffer(BaseModel):
+    """A job, offered to one worker under one claim number."""
+
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    command: dict[str, Any]
+    """Airflow's workload (ExecuteTask, ExecuteCallback or TestConnection) as JSON; holds its token."""
+    concurrency_slots: int
+    task_instance_id: UUID
+    """The job's id: that of the task instance, callback or connection test."""
+    claim: int = 0
+    queue: str = "default"
+    carrier: dict[str, str] = Field(default_factory=dict)
+    """W3C trace context of the task."""
+    queued_at: datetime | None = None
+
+
+ReportedState = Literal["running", "success", "failed", "queued", "restarting", "up_for_retry", "removed"]
+"""Job states a v1 worker may put in the path; ``queued`` declines an offer."""
+
+
+class JobReport(BaseModel):
+    """Body of a job's state report; edge3 sends ``task_instance_id`` alone, or nothing."""
+
+    task_instance_id: UUID | None = None
+    claim: Claim | None = None
+    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    """As of ``waitpid``: negative is a signal."""
+    error: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    log_length: ByteCount | None = None
+    log_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class LogPush(BaseModel):
+    """A piece of log text from an edge3 worker; the same time sent again is the same piece."""
+
+    log_chunk_time: datetime
+    log_chunk_data: Annotated[str, StringConstraints(max_length=16 * 1024 * 1024)]
+    task_instance_id: UUID | None = None
+
+
+class Health(BaseModel):
+    """Answer of the health endpoints."""
+
+    status: str
+    detail: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The one shape of every refusal and failure."""
+
+    error: str
+    """Name of the error, for programs."""
+    detail: str
+    """What happened and what to do, for people."""
+    error_id: str
+    """Finds the entry in the server's log."""
+    errors: list[dict[str, Any]] | None = None
+    """Per field, for malformed input."""
