@@ -1,0 +1,46 @@
+"""What all tests share: real database servers, and the rule about tools that are missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mariadb_server import MariaDB, find_mariadbd
+
+from demo.postgres import Postgres
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "acceptance: a real Airflow with real processes; takes minutes")
+
+
+def missing(reason: str) -> None:
+    """Skip the test, or fail it where EDGE_OTEL_TESTS_REQUIRE_ALL says that nothing may be missing."""
+    if os.environ.get("EDGE_OTEL_TESTS_REQUIRE_ALL") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A running PostgreSQL; ``new_database()`` returns the URL of an empty database."""
+    server = Postgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDB]:
+    """A running MariaDB; ``new_database()`` returns the URL of an empty database."""
+    program = find_mariadbd()
+    if program is None:
+        missing("mariadbd is not installed: apt-get install mariadb-server")
+    folder = Path(tempfile.mkdtemp(prefix="edge-mariadb-"))
+    server = MariaDB(program, folder)
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
