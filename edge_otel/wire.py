@@ -25,7 +25,9 @@ Comment = Annotated[str, StringConstraints(max_length=1024)]
 FactName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 FactText = Annotated[str, StringConstraints(max_length=1024)]
 SystemFacts = Annotated[
-    dict[FactName, FactText | Annotated[int, Field(ge=-(2**63), lt=2**63)] | Annotated[float, Field(allow_inf_nan=False)]],
+    dict[
+        FactName, FactText | Annotated[int, Field(ge=-(2**63), lt=2**63)] | Annotated[float, Field(allow_inf_nan=False)]
+    ],
     Field(max_length=64),
 ]
 """Facts about the worker and its host. ``airflow_version`` and ``edge_provider_version`` are required in v1."""

@@ -1,0 +1,286 @@
+"""Queries on jobs. Each takes a session and, where time matters, ``now``; none commits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.orm import Session
+
+from edge_otel.models.tables import Job, LogChunk, Worker
+from edge_otel.state import FINISHED, GONE, HELD, JobState, Verdict, judge
+
+PURGE_LIMIT = 1000
+"""Most rows that one purge removes, so that it never holds the scheduler's loop."""
+_ID_BATCH = 500
+"""Most ids in one IN list: SQLite and MySQL take more, but plan long lists badly."""
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A workload as the executor queues it; the fields are those of the table."""
+
+    id: str
+    kind: str
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    queue: str
+    slots: int
+    urgency: int
+    priority: int
+    team: str | None
+    workload: str
+    carrier: dict[str, Any]
+    log_path: str | None
+
+
+class JobChange(NamedTuple):
+    """Where a job stands, as an executor wants to know it."""
+
+    id: str
+    state: str
+    worker: str | None
+    error: str | None
+    changed_at: datetime
+
+
+class UnreportedJob(NamedTuple):
+    """A running job that its worker may never report."""
+
+    id: str
+    kind: str
+    claim: int
+    changed_at: datetime
+    worker_state: str | None
+
+
+_CHANGE = (Job.id, Job.state, Job.worker, Job.error, Job.changed_at)
+
+
+def queue(session: Session, new: NewJob, now: datetime) -> None:
+    """Put a job in the queue; one with the same id (a task that was deferred and resumes) starts over."""
+    job = session.get(Job, new.id)
+    if job is None:
+        job = Job(id=new.id, claim=0)
+        session.add(job)
+    for name, value in vars(new).items():
+        setattr(job, name, value)
+    job.state = JobState.QUEUED
+    job.queued_at = job.changed_at = now
+    job.assigned_at = job.offer_expires_at = job.accepted_at = job.ended_at = None
+    job.exit_code = job.error = job.log_length = job.log_sha256 = None
+    job.log_complete = False
+
+
+def claim_next(
+    session: Session,
+    worker: Worker,
+    *,
+    queues: Collection[str] | None,
+    free_slots: int,
+    kinds: Collection[str],
+    now: datetime,
+    offer_timeout: timedelta,
+) -> Job | None:
+    """Claim the job that this worker should run next, or return None.
+
+    Rows that another server is claiming are passed over. Where the database cannot lock rows (SQLite), the guarded
+    update decides.
+    """
+    wanted: list[ColumnElement[bool]] = [
+        Job.state == JobState.QUEUED,
+        Job.slots <= free_slots,
+        Job.kind.in_(kinds),
+        Job.team.is_not_distinct_from(worker.team),
+    ]
+    if queues is not None:
+        wanted.append(Job.queue.in_(queues))
+    next_job = (
+        select(Job)
+        .where(*wanted)
+        .order_by(Job.urgency, Job.priority.desc(), Job.queued_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .execution_options(populate_existing=True)
+    )
+    while (job := session.scalar(next_job)) is not None:
+        claimed = session.execute(
+            update(Job)
+            .where(Job.id == job.id, Job.state == JobState.QUEUED, Job.claim == job.claim)
+            .values(
+                state=JobState.ASSIGNED,
+                claim=Job.claim + 1,
+                worker=worker.name,
+                assigned_at=now,
+                offer_expires_at=now + offer_timeout,
+                changed_at=now,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        if _rows(claimed):
+            session.refresh(job)
+            return job
+    return None
+
+
+def lock(session: Session, job_id: str) -> Job | None:
+    """Return the job, locked until the transaction ends."""
+    return session.scalar(
+        select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+    )
+
+
+def id_at(session: Session, dag_id: str, task_id: str, run_id: str, try_number: int, map_index: int) -> str | None:
+    """Return the id of the newest job with these coordinates."""
+    return session.scalar(
+        select(Job.id)
+        .where(
+            Job.dag_id == dag_id,
+            Job.task_id == task_id,
+            Job.run_id == run_id,
+            Job.try_number == try_number,
+            Job.map_index == map_index,
+        )
+        .order_by(Job.queued_at.desc())
+        .limit(1)
+    )
+
+
+def record_report(
+    job: Job,
+    reported: JobState,
+    claim: int,
+    now: datetime,
+    *,
+    exit_code: int | None = None,
+    error: str | None = None,
+    log_length: int | None = None,
+    log_sha256: str | None = None,
+) -> Verdict:
+    """Apply a worker's report to a locked row, and return what became of it."""
+    verdict = judge(JobState(job.state), job.claim, reported, claim)
+    if verdict is not Verdict.STORED:
+        return verdict
+    job.state, job.changed_at = reported, now
+    if reported is JobState.RUNNING:
+        job.accepted_at = now
+    elif reported in FINISHED:
+        job.ended_at = now
+        job.exit_code, job.error = exit_code, error
+        job.log_length, job.log_sha256 = log_length, log_sha256
+    return verdict
+
+
+def changed_since(session: Session, team: str | None, since: datetime) -> list[JobChange]:
+    """Return the team's jobs that changed at or after ``since``."""
+    query = select(*_CHANGE).where(Job.changed_at >= since, Job.team.is_not_distinct_from(team))
+    return [JobChange(*row) for row in session.execute(query)]
+
+
+def with_ids(session: Session, ids: Iterable[str]) -> list[JobChange]:
+    """Return the jobs with these ids, of those that exist."""
+    todo, found = list(ids), []
+    for start in range(0, len(todo), _ID_BATCH):
+        query = select(*_CHANGE).where(Job.id.in_(todo[start : start + _ID_BATCH]))
+        found += [JobChange(*row) for row in session.execute(query)]
+    return found
+
+
+def return_expired_offers(session: Session, team: str | None, now: datetime) -> int:
+    """Put jobs back in the queue whose offer nobody accepted in time; return how many."""
+    return _rows(
+        session.execute(
+            update(Job)
+            .where(Job.state == JobState.ASSIGNED, Job.offer_expires_at < now, Job.team.is_not_distinct_from(team))
+            .values(state=JobState.QUEUED, changed_at=now)
+            .execution_options(synchronize_session=False)
+        )
+    )
+
+
+def return_offers_of(session: Session, worker: str, kept: Collection[tuple[str, int]], now: datetime) -> int:
+    """Put the worker's unaccepted jobs back in the queue, but for those (id, claim) that it still knows."""
+    offers = [Job.state == JobState.ASSIGNED, Job.worker == worker]
+    if kept:
+        offers.append(tuple_(Job.id, Job.claim).not_in(list(kept)))
+    return _rows(
+        session.execute(
+            update(Job)
+            .where(and_(*offers))
+            .values(state=JobState.QUEUED, changed_at=now)
+            .execution_options(synchronize_session=False)
+        )
+    )
+
+
+def running_unreported(session: Session, team: str | None, quiet_since: datetime) -> list[UnreportedJob]:
+    """Return the running jobs whose worker is gone, or that did not change since ``quiet_since``."""
+    query = (
+        select(Job.id, Job.kind, Job.claim, Job.changed_at, Worker.state)
+        .outerjoin(Worker, Worker.name == Job.worker)
+        .where(
+            Job.state == JobState.RUNNING,
+            Job.team.is_not_distinct_from(team),
+            or_(Worker.name.is_(None), Worker.state.in_(GONE), Job.changed_at < quiet_since),
+        )
+    )
+    return [UnreportedJob(*row) for row in session.execute(query)]
+
+
+def settle(session: Session, job_id: str, claim: int, state: JobState, error: str, now: datetime) -> bool:
+    """End a running job in its worker's place; return False if it changed meanwhile."""
+    return bool(
+        _rows(
+            session.execute(
+                update(Job)
+                .where(Job.id == job_id, Job.claim == claim, Job.state == JobState.RUNNING)
+                .values(state=state, ended_at=now, changed_at=now, error=error)
+                .execution_options(synchronize_session=False)
+            )
+        )
+    )
+
+
+def remove(session: Session, job_id: str) -> None:
+    """Delete a job with its log: its worker learns from the next report that the claim is stale."""
+    session.execute(delete(LogChunk).where(LogChunk.job_id == job_id))
+    session.execute(delete(Job).where(Job.id == job_id).execution_options(synchronize_session=False))
+
+
+def purge(session: Session, team: str | None, succeeded_before: datetime, failed_before: datetime) -> int:
+    """Delete finished jobs that ended before these times, at most PURGE_LIMIT of them; return how many."""
+    old = session.scalars(
+        select(Job.id)
+        .where(
+            Job.team.is_not_distinct_from(team),
+            or_(
+                and_(Job.state == JobState.SUCCESS, Job.changed_at < succeeded_before),
+                and_(Job.state.in_(FINISHED - {JobState.SUCCESS}), Job.changed_at < failed_before),
+            ),
+        )
+        .order_by(Job.changed_at)
+        .limit(PURGE_LIMIT)
+    ).all()
+    for start in range(0, len(old), _ID_BATCH):
+        batch = old[start : start + _ID_BATCH]
+        session.execute(delete(LogChunk).where(LogChunk.job_id.in_(batch)))
+        session.execute(delete(Job).where(Job.id.in_(batch)).execution_options(synchronize_session=False))
+    return len(old)
+
+
+def slots_held(session: Session, worker: str) -> int:
+    """Return the number of slots that the worker's jobs take."""
+    held = session.scalars(select(Job.slots).where(Job.worker == worker, Job.state.in_(HELD))).all()
+    return sum(held)
+
+
+def _rows(result: Any) -> int:
+    count: CursorResult[Any] = result
+    return count.rowcount

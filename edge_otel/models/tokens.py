@@ -1,0 +1,115 @@
+"""Worker tokens: ``ewt_<id>.<secret>``, of which only the secret's SHA-256 is kept. Nothing here commits."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from edge_otel.errors import TokenNotFound
+from edge_otel.models.tables import Token
+
+_FORMAT = re.compile(r"^ewt_([0-9a-f]{16})\.([A-Za-z0-9_-]{43})$")
+_LAST_USE_RESOLUTION = timedelta(minutes=1)
+
+
+def create(
+    session: Session,
+    *,
+    worker: str,
+    queues: list[str] | None,
+    team: str | None,
+    lifetime: timedelta,
+    now: datetime,
+    by: str | None,
+) -> tuple[Token, str]:
+    """Return a new token's row and its text, which can never be had again."""
+    secret = secrets.token_urlsafe(32)
+    token = Token(
+        id=secrets.token_hex(8),
+        secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
+        worker=worker,
+        queues=queues,
+        team=team,
+        created_at=now,
+        created_by=by,
+        expires_at=now + lifetime,
+    )
+    session.add(token)
+    return token, f"ewt_{token.id}.{secret}"
+
+
+def verify(session: Session, text: str, now: datetime) -> Token | str:
+    """Return the token's row, or the reason for the server's log why the text is no valid token."""
+    match = _FORMAT.match(text)
+    if match is None:
+        return "malformed token"
+    token_id, secret = match.groups()
+    token = session.get(Token, token_id)
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    if not hmac.compare_digest(digest, token.secret_sha256 if token else "0" * 64) or token is None:
+        return f"unknown token {token_id}"
+    if token.revoked_at is not None:
+        return f"token {token_id} was revoked at {token.revoked_at.isoformat()}"
+    if token.expires_at <= now:
+        return f"token {token_id} expired at {token.expires_at.isoformat()}"
+    return token
+
+
+def record_use(session: Session, token: Token, now: datetime) -> None:
+    """Remember that the token was used, at most once a minute."""
+    if token.last_used_at is None or now - token.last_used_at >= _LAST_USE_RESOLUTION:
+        session.execute(
+            update(Token)
+            .where(Token.id == token.id)
+            .values(last_used_at=now)
+            .execution_options(synchronize_session=False)
+        )
+
+
+def matches(pattern: str, worker: str) -> bool:
+    """Return whether a token for ``pattern`` (a name or a glob) is one for ``worker``."""
+    return fnmatchcase(worker, pattern)
+
+
+def every(session: Session) -> Sequence[Token]:
+    """Return all tokens, oldest first."""
+    return session.scalars(select(Token).order_by(Token.created_at, Token.id)).all()
+
+
+def revoke(session: Session, token_id: str, now: datetime) -> Token:
+    """Make a token worthless from now on."""
+    token = _existing(session, token_id)
+    token.revoked_at = token.revoked_at or now
+    return token
+
+
+def rotate(session: Session, token_id: str, *, overlap: timedelta, now: datetime, by: str | None) -> tuple[Token, str]:
+    """Return a token with the same scope and lifetime that takes over; the old one ends after ``overlap``."""
+    old = _existing(session, token_id)
+    new, text = create(
+        session,
+        worker=old.worker,
+        queues=old.queues,
+        team=old.team,
+        lifetime=old.expires_at - old.created_at,
+        now=now,
+        by=by,
+    )
+    old.rotated_to = new.id
+    old.expires_at = min(old.expires_at, now + overlap)
+    return new, text
+
+
+def _existing(session: Session, token_id: str) -> Token:
+    token = session.get(Token, token_id)
+    if token is None:
+        raise TokenNotFound(f"No token has the id {token_id!r}. `airflow edge token list` shows those that exist.")
+    return token

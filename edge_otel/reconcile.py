@@ -1,0 +1,53 @@
+"""Decisions about rows that nobody reports on any more: pure, from the row and the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from edge_otel.state import JobState
+
+SILENT_INTERVALS = 5
+"""A worker that has not reported for so many of its intervals counts as gone."""
+
+_EXECUTING = frozenset({"queued", "running", "restarting"})
+_PROCESS_ENDED_WELL = frozenset({"success", "skipped", "deferred", "scheduled", "up_for_reschedule", "awaiting_input"})
+_PROCESS_ENDED_BADLY = frozenset({"failed", "up_for_retry", "upstream_failed"})
+
+
+def silent_since(now: datetime, interval: float) -> datetime:
+    """Return the time of the last heartbeat before which a worker counts as gone; ``interval`` in seconds."""
+    return now - timedelta(seconds=SILENT_INTERVALS * interval)
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """A job whose row says running, with what is known beside it."""
+
+    changed_at: datetime
+    is_task: bool
+    worker_gone: bool
+    task_state: str | None
+    """Airflow's state of the task instance with the job's id; None if there is none (any more), or it is no task."""
+    task_ended_at: datetime | None
+
+
+def outcome(job: RunningJob, now: datetime, grace: timedelta) -> JobState | None:
+    """Return the final state of a job that its worker does not report, or None while there is reason to wait.
+
+    Airflow's own account of the task decides. While it says that the task runs, Airflow's heartbeat timeout is what
+    ends it: a worker that is merely cut off finishes its job.
+    """
+    if not job.is_task:
+        return JobState.LOST if job.worker_gone else None
+    if job.task_state == "queued" and job.worker_gone:
+        # Accepted, but the worker went before the process reached Airflow.
+        return JobState.LOST
+    if job.task_state in _EXECUTING:
+        return None
+    if not job.worker_gone and now - max(job.changed_at, job.task_ended_at or job.changed_at) < grace:
+        # The worker is there: its own report, with the exit code, is on the way.
+        return None
+    if job.task_state in _PROCESS_ENDED_WELL:
+        return JobState.SUCCESS
+    return JobState.FAILED if job.task_state in _PROCESS_ENDED_BADLY else JobState.LOST

@@ -1,0 +1,125 @@
+"""Section ``[edge]`` of the Airflow configuration: every option with its text, read once into one frozen object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from edge_otel.errors import ConfigurationInvalid
+
+SECTION = "edge"
+
+
+class Configuration(Protocol):
+    """The part of Airflow's configuration that is read here (``conf``, or an executor's team-aware one)."""
+
+    def get(self, section: str, key: str, **kwargs: Any) -> str | None: ...
+
+
+def option(default: Any, text: str, *, example: str | None = None, at_least: float | None = None) -> Any:
+    """Declare one option: its default, its documentation, and the least value it may have."""
+    return field(default=default, metadata={"text": text, "example": example, "at_least": at_least})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of ``[edge]``. Durations are in seconds unless the name says otherwise."""
+
+    api_enabled: bool = option(False, "Serve edge workers under `/edge_worker` in this API server.", example="True")
+    api_url: str = option(
+        "",
+        "URL of the Edge API as workers reach it. Read by `airflow edge worker`.",
+        example="https://airflow.example.com/edge_worker",
+    )
+    execution_api_url: str = option(
+        "",
+        "URL of Airflow's Execution API as task processes at the edge reach it. Empty: workers derive it from the URL"
+        " they use for the Edge API (`/edge_worker` becomes `/execution/`).",
+        example="https://airflow.example.com/execution/",
+    )
+    accept_shared_secret_tokens: bool = option(
+        False,
+        "Also accept the tokens of edge3 workers, signed with `[api_auth] jwt_secret`. Any holder of that secret can"
+        " act as any worker, so turn it on for a migration only.",
+    )
+    heartbeat_interval: float = option(
+        30.0, "How often a worker reports. After 5 intervals of silence it counts as gone.", at_least=0.5
+    )
+    job_poll_interval: float = option(5.0, "How long a polling worker waits after it found no job.", at_least=0.1)
+    log_interval: float = option(1.0, "How often a worker looks for new log lines of its jobs.", at_least=0.1)
+    log_chunk_bytes: int = option(
+        512 * 1024, "Most bytes of task log in one request, before compression.", at_least=1024
+    )
+    worker_concurrency: int = option(8, "Slots of a worker started by `airflow edge worker`.", at_least=1)
+    drain_timeout_sec: float = option(
+        0.0, "How long a stopping worker waits for its jobs before it sends SIGTERM; 0 waits for ever.", at_least=0
+    )
+    drain_kill_grace_sec: float = option(30.0, "Time between SIGTERM and SIGKILL.", at_least=0)
+    offer_timeout: float = option(
+        30.0, "A job that was offered to a worker and not accepted returns to the queue after this.", at_least=1
+    )
+    job_success_purge: float = option(5.0, "Minutes for which a successful job's row and log are kept.", at_least=0)
+    job_fail_purge: float = option(60.0, "Minutes for which a failed or lost job's row and log are kept.", at_least=0)
+    worker_event_retention_days: float = option(30.0, "Days for which a worker's state history is kept.", at_least=0)
+    minimum_acceptable_core_version_for_workers: str = option(
+        "",
+        "Oldest Airflow version on a worker that is accepted beside this server's own major.minor, which always is.",
+        example="3.3.0",
+    )
+    minimum_acceptable_edge_version_for_workers: str = option(
+        "", "Oldest version of the edge package on a worker that is accepted. Empty accepts all.", example="0.1.0"
+    )
+    token_file: str = option("", "File with the worker's token. Read by `airflow edge worker`.")
+    state_dir: str = option(
+        "", "Folder where `airflow edge worker` keeps its jobs. Empty: `edge-worker` under AIRFLOW_HOME."
+    )
+
+    @classmethod
+    def read(cls, conf: Configuration) -> Settings:
+        """Return the options as configured, or raise ConfigurationInvalid naming the one that is wrong."""
+        return cls(**{f.name: _value(f, conf.get(SECTION, f.name, fallback=None)) for f in fields(cls)})
+
+
+def _value(option_field: Any, text: str | None) -> Any:
+    default = option_field.default
+    if text is None or text.strip() == "":
+        return default
+    text = text.strip()
+    kind = type(default)
+    if kind is str:
+        return text
+    if kind is bool:
+        if text.lower() in ("true", "t", "1", "yes", "on"):
+            return True
+        if text.lower() in ("false", "f", "0", "no", "off"):
+            return False
+        raise _invalid(option_field, text, "must be True or False")
+    try:
+        number = kind(text)
+    except ValueError:
+        raise _invalid(option_field, text, f"must be {'a whole number' if kind is int else 'a number'}") from None
+    least = option_field.metadata["at_least"]
+    if not number < float("inf") or (least is not None and number < least):
+        raise _invalid(option_field, text, f"must be a number of at least {least:g}")
+    return number
+
+
+def _invalid(option_field: Any, text: str, rule: str) -> ConfigurationInvalid:
+    return ConfigurationInvalid(f"[{SECTION}] {option_field.name} = {text!r}: {rule}.")
+
+
+_KINDS = {bool: "boolean", int: "integer", float: "float", str: "string"}
+
+
+def documented_options() -> dict[str, dict[str, Any]]:
+    """Return the section's options in the shape of Airflow's provider metadata."""
+    return {
+        f.name: {
+            "description": f.metadata["text"],
+            "version_added": None,
+            "type": _KINDS[type(f.default)],
+            "example": f.metadata["example"],
+            "default": str(f.default) if f.default != "" else None,
+        }
+        for f in fields(Settings)
+    }
