@@ -22,6 +22,12 @@ class NotMigrated(EdgeError):
     status = 503
 
 
+class DatabaseUnreachable(EdgeError):
+    """The database cannot be reached. Try again."""
+
+    status = 503
+
+
 class ConfigurationInvalid(EdgeError):
     """An option in section [edge] of the Airflow configuration is invalid."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Protocol
 
 from edge_otel.errors import ConfigurationInvalid
@@ -123,3 +124,29 @@ def documented_options() -> dict[str, dict[str, Any]]:
         }
         for f in fields(Settings)
     }
+
+
+@dataclass(frozen=True)
+class LogFolder:
+    """Where Airflow's FileTaskHandler reads task logs, and the permissions that it gives new ones."""
+
+    base: Path
+    new_folder_mode: int
+    new_file_mode: int
+
+    @classmethod
+    def read(cls, conf: Configuration) -> LogFolder:
+        """Return what section ``[logging]`` says."""
+        return cls(
+            Path(conf.get("logging", "base_log_folder") or "logs").expanduser(),
+            int(conf.get("logging", "file_task_handler_new_folder_permissions", fallback="0o775") or "0o775", 8),
+            int(conf.get("logging", "file_task_handler_new_file_permissions", fallback="0o664") or "0o664", 8),
+        )
+
+
+def airflow_configuration() -> Configuration:
+    """Return Airflow's configuration, loaded when it is asked for."""
+    from airflow.configuration import conf
+
+    configuration: Configuration = conf
+    return configuration

@@ -5,11 +5,11 @@ v1 keeps the field names of edge3 5.1.0. Fields that edge3 does not know have de
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from edge_otel.state import WorkerState
 
@@ -17,23 +17,33 @@ CLAIM_HEADER = "X-Claim"
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@:-]*$"
 
+NO_NUL = r"^[^\x00]+$"
+"""Databases take no NUL in text."""
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\x00", "\ufffd")
+
+
 WorkerName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NAME_PATTERN)]
-Queue = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Team = Annotated[str, StringConstraints(min_length=1, max_length=50)]
+Queue = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL)]
+Team = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=NO_NUL)]
+Session = Annotated[str, StringConstraints(min_length=1, max_length=36, pattern=r"^[\x21-\x7e]+$")]
+Coordinate = Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=NO_NUL)]
+Number = Annotated[int, Field(ge=-1, lt=2**31)]
 Queues = Annotated[list[Queue], Field(max_length=64)]
-Comment = Annotated[str, StringConstraints(max_length=1024)]
-FactName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-FactText = Annotated[str, StringConstraints(max_length=1024)]
-SystemFacts = Annotated[
-    dict[
-        FactName, FactText | Annotated[int, Field(ge=-(2**63), lt=2**63)] | Annotated[float, Field(allow_inf_nan=False)]
-    ],
-    Field(max_length=64),
-]
+Comment = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_without_nul)]
+FactName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_without_nul)]
+FactText = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_without_nul)]
+FactInteger = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+FactNumber = Annotated[float, Field(allow_inf_nan=False)]
+SystemFacts = Annotated[dict[FactName, FactText | FactInteger | FactNumber], Field(max_length=64)]
 """Facts about the worker and its host. ``airflow_version`` and ``edge_provider_version`` are required in v1."""
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Claim = Annotated[int, Field(ge=0, le=2**31 - 1)]
 ByteCount = Annotated[int, Field(ge=0, lt=2**63)]
+# MySQL's timestamps end in January 2038.
+Time = Annotated[AwareDatetime, Field(ge=datetime(1971, 1, 1, tzinfo=UTC), lt=datetime(2038, 1, 1, tzinfo=UTC))]
 
 
 class JobRef(BaseModel):
@@ -56,7 +66,7 @@ class WorkerReport(BaseModel):
     maintenance_comments: Comment | None = None
     maintenance_origin: Literal["local", "automatic"] | None = None
     team_name: Team | None = None
-    session: Annotated[str, StringConstraints(max_length=36)] | None = None
+    session: Session | None = None
     """Random per daemon start; absent from edge3 workers."""
     jobs: Annotated[list[JobRef], Field(max_length=10_000)] | None = None
     """Jobs that run here or ran here unreported; absent from edge3 workers."""
@@ -102,7 +112,7 @@ class FetchRequest(BaseModel):
     supports_task_instance_uuid: bool = False
     claims: bool = False
     """The worker starts a job only after its ``running`` report was answered, and runs every kind of workload."""
-    session: Annotated[str, StringConstraints(max_length=36)] | None = None
+    session: Session | None = None
 
 
 class JobOffer(BaseModel):
@@ -136,7 +146,7 @@ class JobReport(BaseModel):
     claim: Claim | None = None
     exit_code: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
     """As of ``waitpid``: negative is a signal."""
-    error: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    error: Annotated[str, StringConstraints(max_length=4096), AfterValidator(_without_nul)] | None = None
     log_length: ByteCount | None = None
     log_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 
@@ -144,7 +154,7 @@ class JobReport(BaseModel):
 class LogPush(BaseModel):
     """A piece of log text from an edge3 worker; the same time sent again is the same piece."""
 
-    log_chunk_time: datetime
+    log_chunk_time: Time
     log_chunk_data: Annotated[str, StringConstraints(max_length=16 * 1024 * 1024)]
     task_instance_id: UUID | None = None
 

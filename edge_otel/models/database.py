@@ -6,9 +6,11 @@ from pathlib import Path
 
 from airflow.utils.db_manager import BaseDBManager
 from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from edge_otel.errors import NotMigrated
+from edge_otel.errors import DatabaseUnreachable, EdgeError, NotMigrated
+from edge_otel.models.session import new_session
 from edge_otel.models.tables import Base
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -39,3 +41,19 @@ def check_migrated(session: Session) -> None:
     """Raise NotMigrated unless the tables are those of this version."""
     if not EdgeDBManager(session).check_migration():
         raise NotMigrated
+
+
+DatabaseFailure = DBAPIError
+"""What a query raises when the database refuses it or cannot be reached."""
+
+
+def explain(failure: DBAPIError) -> EdgeError:
+    """Return what a failed query means to a caller: usually that the database is away or not migrated."""
+    try:
+        with new_session() as session:
+            check_migrated(session)
+    except NotMigrated as not_migrated:
+        return not_migrated
+    except DBAPIError:
+        return DatabaseUnreachable()
+    return DatabaseUnreachable() if failure.connection_invalidated else EdgeError("The database refused a query.")

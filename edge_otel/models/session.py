@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from airflow.utils.session import create_session
 from sqlalchemy.orm import Session
 
+__all__ = ["Session", "new_session"]
+
 
 @contextmanager
 def new_session() -> Iterator[Session]:

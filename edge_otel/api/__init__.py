@@ -1,0 +1,1 @@
+"""The Edge API: what workers at remote sites talk to."""

@@ -1,0 +1,52 @@
+"""The application: routes, one error shape, and what they share."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI
+
+from edge_otel import __version__
+from edge_otel.api import health, refusals, v1_jobs, v1_workers, v2_logs
+from edge_otel.api.auth import Authenticator
+from edge_otel.api.body_limit import BodyLimit
+from edge_otel.errors import NotMigrated
+from edge_otel.models.database import check_migrated
+from edge_otel.models.session import new_session
+from edge_otel.settings import LogFolder, Settings, airflow_configuration
+
+log = logging.getLogger(__name__)
+
+_DESCRIPTION = """
+What edge workers talk to. Workers authenticate with the token that `airflow edge token create` prints.
+
+Errors have one shape: `error` is a name for programs, `detail` says what happened and what to do, and `error_id` finds
+the entry in the server's log.
+"""
+
+
+def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
+    """Return the Edge API."""
+    app = FastAPI(title="edge-otel Edge API", version=__version__, description=_DESCRIPTION)
+    app.state.settings = settings
+    app.state.log_folder = log_folder
+    app.state.authenticator = Authenticator(settings.accept_shared_secret_tokens)
+    app.add_middleware(BodyLimit)
+    refusals.install(app)
+    for routes in (health, v1_workers, v1_jobs, v2_logs):
+        app.include_router(routes.router)
+    return app
+
+
+def create_configured_app() -> FastAPI:
+    """Return the Edge API as Airflow's configuration wants it.
+
+    Without the tables it answers 503 with what to do, rather than take the rest of Airflow's API server down.
+    """
+    conf = airflow_configuration()
+    try:
+        with new_session() as session:
+            check_migrated(session)
+    except NotMigrated as error:
+        log.error("%s", error)  # noqa: TRY400 - the message says it all
+    return create_app(Settings.read(conf), LogFolder.read(conf))

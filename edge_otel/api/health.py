@@ -1,0 +1,37 @@
+"""Health for people, probes and edge3 workers. No credential is asked for."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from edge_otel.errors import EdgeError
+from edge_otel.models.database import DatabaseFailure, check_migrated, explain
+from edge_otel.models.session import new_session
+from edge_otel.wire import Health
+
+router = APIRouter(tags=["Health"])
+
+
+@router.get("/v1/health")
+def health() -> Health:
+    """Tell that the API answers."""
+    return Health(status="healthy")
+
+
+@router.get("/livez")
+def livez() -> Health:
+    """Tell that the process answers."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses={503: {"model": Health}})
+def readyz(response: Response) -> Health:
+    """Tell whether the database is reachable and migrated."""
+    try:
+        with new_session() as session:
+            check_migrated(session)
+    except (EdgeError, DatabaseFailure) as error:
+        response.status_code = 503
+        cause = error if isinstance(error, EdgeError) else explain(error)
+        return Health(status="not ready", detail=cause.detail)
+    return Health(status="ok")

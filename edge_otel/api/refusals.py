@@ -1,0 +1,89 @@
+"""One shape for every error: name, text, and an id that finds the reason in the server's log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from edge_otel.errors import BadInput, EdgeError, Forbidden, LogGap
+from edge_otel.models.database import DatabaseFailure, explain
+from edge_otel.wire import ErrorBody
+
+log = logging.getLogger(__name__)
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorBody, "description": text}
+    for code, text in {
+        400: "The worker's version is refused",
+        403: "The credential does not allow this",
+        404: "No such worker or job",
+        409: "The name or the claim is somebody else's",
+        413: "Too large",
+        416: "Bytes before the range are missing",
+        422: "Malformed",
+        503: "The database is not migrated, or not reachable",
+    }.items()
+}
+"""Error answers, for the OpenAPI document."""
+
+
+def respond(error: EdgeError, request: Request) -> JSONResponse:
+    """Return the answer to a refused request, and log it under its id."""
+    error_id = uuid4().hex
+    facts = {k: v for k, v in error.facts.items() if k != "errors"}
+    level = logging.ERROR if error.status >= 500 else logging.INFO
+    log.log(
+        level, "%s %s -> %s %s %s error_id=%s", request.method, request.url.path, error.status, error, facts, error_id
+    )
+    detail = f"Forbidden. The reason is in the server's log under error_id={error_id}."
+    body = ErrorBody(
+        error=type(error).__name__,
+        detail=detail if isinstance(error, Forbidden) else error.detail,
+        error_id=error_id,
+        errors=error.facts.get("errors"),
+    )
+    headers = {"Range": cursor_range(error.facts["cursor"])} if isinstance(error, LogGap) else {}
+    return JSONResponse(body.model_dump(exclude_none=True), error.status, headers)
+
+
+def cursor_range(cursor: int) -> str:
+    """Return the Range header that tells how many bytes are stored: empty for none."""
+    return f"bytes=0-{cursor - 1}" if cursor else ""
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of ``app`` answer in the one shape."""
+
+    @app.exception_handler(EdgeError)
+    def _edge_error(request: Request, error: EdgeError) -> JSONResponse:
+        return respond(error, request)
+
+    @app.exception_handler(RequestValidationError)
+    def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Neither input nor context: they may hold what must not be repeated, or what is no JSON.
+        errors = [{k: e[k] for k in ("type", "loc", "msg") if k in e} for e in error.errors()[:20]]
+        where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors[:3])
+        return respond(BadInput(f"The request is malformed. {where}", errors=errors), request)
+
+    @app.exception_handler(HTTPException)
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        named = type("HttpError", (EdgeError,), {"status": error.status_code})
+        answer = respond(named(str(error.detail)), request)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    @app.exception_handler(DatabaseFailure)
+    def _database(request: Request, error: DatabaseFailure) -> JSONResponse:
+        log.error("%s %s failed in the database", request.method, request.url.path, exc_info=error)
+        return respond(explain(error), request)
+
+    @app.exception_handler(Exception)
+    def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return respond(EdgeError("The server failed to answer. Try again; its log has the cause."), request)

@@ -1,0 +1,106 @@
+"""v2: task logs by byte range. The server keeps the cursor; a repeat is a no-op, a gap is answered with the cursor."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from edge_otel.api import log_files
+from edge_otel.api.auth import Caller, Principal
+from edge_otel.api.body_limit import MAX_LOG_BODY
+from edge_otel.api.refusals import RESPONSES, cursor_range
+from edge_otel.errors import BadInput, JobNotFound, StaleClaim, TooLarge
+from edge_otel.models import jobs, logs
+from edge_otel.models.session import Session, new_session
+from edge_otel.models.tables import Job
+from edge_otel.settings import LogFolder
+from edge_otel.wire import CLAIM_HEADER, Claim
+
+router = APIRouter(prefix="/v2/jobs", tags=["Logs"], responses=RESPONSES)
+
+_RANGE = re.compile(r"^bytes (\d{1,18})-(\d{1,18})/\*$")
+
+_BODY = {
+    "requestBody": {
+        "description": "The bytes",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+ClaimHeader = Annotated[Claim, Header(alias=CLAIM_HEADER, description="Claim number of the job")]
+
+
+@router.patch("/{job_id}/log", status_code=202, response_class=Response, openapi_extra=_BODY)
+async def append(
+    job_id: UUID,
+    request: Request,
+    caller: Caller,
+    claim: ClaimHeader,
+    content_range: Annotated[str, Header(description="`bytes a-b/*`, before compression", pattern=_RANGE.pattern)],
+    content_encoding: Annotated[str, Header(pattern="^(gzip|identity)$")] = "identity",
+) -> Response:
+    """Append bytes of the task's log file; the Range header of the answer tells how many are stored."""
+    body = await request.body()
+    data = _decompressed(body) if content_encoding == "gzip" else body
+    first = _first_byte(content_range, len(data))
+    return await run_in_threadpool(_append, str(job_id), claim, first, data, caller, request.app.state.log_folder)
+
+
+@router.head("/{job_id}/log", response_class=Response)
+def cursor(job_id: UUID, caller: Caller, claim: ClaimHeader) -> Response:
+    """Tell how many bytes are stored, in the Range header."""
+    with new_session() as session:
+        job = _job_of(session, str(job_id), claim, caller)
+        return _stored(logs.cursor(session, job.id, claim), 200)
+
+
+def _append(job_id: str, claim: int, first: int, data: bytes, caller: Principal, folder: LogFolder) -> Response:
+    with new_session() as session:
+        job = _job_of(session, job_id, claim, caller)
+        stored = logs.append(session, job, first, data)
+        complete = logs.ready_to_finalise(session, job)
+    if complete:
+        log_files.finalise(job_id, folder)
+    return _stored(stored, 202)
+
+
+def _job_of(session: Session, job_id: str, claim: int, caller: Principal) -> Job:
+    job = jobs.lock(session, job_id)
+    if job is None:
+        raise JobNotFound
+    caller.require_worker(job.worker)
+    if job.claim != claim:
+        raise StaleClaim
+    return job
+
+
+def _stored(cursor: int, status: int) -> Response:
+    return Response(status_code=status, headers={"Range": cursor_range(cursor)})
+
+
+def _first_byte(content_range: str, length: int) -> int:
+    match = _RANGE.match(content_range)
+    if match is None:
+        raise BadInput("Content-Range is not of the form `bytes a-b/*`.")
+    first, last = map(int, match.groups())
+    if last - first + 1 != length:
+        raise BadInput(f"Content-Range speaks of {last - first + 1} bytes, the body has {length}.")
+    return first
+
+
+def _decompressed(body: bytes) -> bytes:
+    inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        data = inflate.decompress(body, MAX_LOG_BODY)
+    except zlib.error as error:
+        raise BadInput(f"The body is not gzip: {error}.") from None
+    if inflate.unconsumed_tail:
+        raise TooLarge(f"The body holds more than {MAX_LOG_BODY} bytes. Send smaller pieces.")
+    if not inflate.eof or inflate.unused_data:
+        raise BadInput("The body is not one whole gzip stream.")
+    return data

@@ -1,0 +1,290 @@
+"""EdgeExecutor: puts workloads in the job table and tells the scheduler what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.executors import workloads
+from airflow.executors.base_executor import BaseExecutor
+from airflow.providers.common.compat.sdk import Stats
+
+from edge_otel.models import jobs, logs, task_instances, workers
+from edge_otel.models.database import check_migrated
+from edge_otel.models.session import new_session
+from edge_otel.models.tables import Job
+from edge_otel.reconcile import RunningJob, outcome, silent_since
+from edge_otel.settings import Settings
+from edge_otel.state import FINISHED, GONE, JobState, WorkerState
+from edge_otel.telemetry import context
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads import ExecutorWorkload
+    from airflow.executors.workloads.types import WorkloadKey
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy.orm import Session
+
+# Rows are found by the time that another host wrote into them. The window covers a transaction that commits late and
+# clocks that differ; what falls out of it is found by the slow look at every job of this executor.
+_OVERLAP = timedelta(seconds=10)
+_CARE_INTERVAL = timedelta(seconds=5)
+_RECONCILE_INTERVAL = timedelta(seconds=60)
+# A key is tracked before the scheduler commits. A row that is still missing after this was rolled back, or revoked.
+_COMMIT_PATIENCE = timedelta(seconds=60)
+
+
+@dataclass
+class _Tracked:
+    """A workload of this executor that is not finished yet."""
+
+    key: WorkloadKey
+    since: datetime
+    running: bool = False
+
+
+class EdgeExecutor(BaseExecutor):
+    """Runs tasks, callbacks and connection tests on edge workers.
+
+    A workload waits in ``queued_tasks`` (or its siblings) until a worker runs it and is in ``running`` from then on,
+    so Airflow's own slot counts and gauges are true.
+    """
+
+    supports_multi_team = True
+    supports_callbacks = True
+    supports_connection_test = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._settings = Settings.read(self.conf)
+        self._tracked: dict[str, _Tracked] = {}
+        self._seen_until: datetime | None = None
+        self._cared_at: datetime | None = None
+        self._reconciled_at: datetime | None = None
+
+    def start(self) -> None:
+        """Check that the database is migrated; raise NotMigrated if not."""
+        with new_session() as session:
+            check_migrated(session)
+
+    def queue_workload(self, workload: ExecutorWorkload, session: Session) -> None:
+        """Put a workload in the job table, in the scheduler's own transaction."""
+        now = datetime.now(UTC)
+        job = _job_of(workload, self.team_name, self.conf.get_mandatory_value("operators", "default_queue"))
+        jobs.queue(session, job, now)
+        self._track(job.id, workload.key, now)
+        self._queue_of(workload.key)[workload.key] = workload
+
+    def trigger_tasks(self, open_slots: int) -> None:
+        """Do nothing: workers take the jobs, in the order of the table."""
+
+    def trigger_connection_tests(self) -> None:
+        """Do nothing: workers take the jobs, in the order of the table."""
+
+    def sync(self) -> None:
+        """Read what changed, tell the scheduler, and now and then take care of what nobody reports."""
+        now = datetime.now(UTC)
+        tags = {"team_name": self.team_name} if self.team_name else {}
+        with Stats.timer("edge_executor.sync.duration", tags=tags), new_session() as session:
+            if _due(self._cared_at, _CARE_INTERVAL, now):
+                self._care(session, now)
+                self._cared_at = now
+            if not self._tracked:
+                self._seen_until = None
+                return
+            changes = jobs.changed_since(session, self.team_name, (self._seen_until or now) - _OVERLAP)
+            self._follow(changes)
+            # Never beyond this host's clock: another's may be ahead, and rows of a third would be missed.
+            self._seen_until = min(now, max((change.changed_at for change in changes), default=self._seen_until or now))
+            if _due(self._reconciled_at, _RECONCILE_INTERVAL, now):
+                self._reconcile(session, now)
+                self._reconciled_at = now
+
+    def _follow(self, changes: Iterable[jobs.JobChange]) -> None:
+        for change in changes:
+            tracked = self._tracked.get(change.id)
+            if tracked is None:
+                continue
+            state = JobState(change.state)
+            if state is JobState.RUNNING and not tracked.running:
+                tracked.running = True
+                self._queue_of(tracked.key).pop(tracked.key, None)
+                self.running.add(tracked.key)
+                self.running_state(tracked.key, change.worker)
+            elif state in FINISHED:
+                self._forget(change.id)
+                if state is JobState.SUCCESS:
+                    self.success(tracked.key)
+                else:
+                    self.fail(tracked.key, change.error)
+
+    def _reconcile(self, session: Session, now: datetime) -> None:
+        found = jobs.with_ids(session, self._tracked)
+        self._follow(found)
+        present = {row.id for row in found}
+        for job_id, tracked in list(self._tracked.items()):
+            if job_id not in present and now - tracked.since > _COMMIT_PATIENCE:
+                self.log.warning("Job %s of %s is not in the table any more: forgotten.", job_id, tracked.key)
+                self._forget(job_id)
+
+    def _care(self, session: Session, now: datetime) -> None:
+        """Settle what nobody reports: silent workers, offers not accepted, jobs of dead workers, old rows."""
+        settings = self._settings
+        for name in workers.expire_silent(session, settings.heartbeat_interval, now):
+            self.log.warning("Worker %s has been silent for too long and counts as gone.", name)
+        if returned := jobs.return_expired_offers(session, self.team_name, now):
+            self.log.warning("%d jobs were offered and not accepted in time: back in the queue.", returned)
+        self._settle_unreported(session, now)
+        jobs.purge(
+            session,
+            self.team_name,
+            now - timedelta(minutes=settings.job_success_purge),
+            now - timedelta(minutes=settings.job_fail_purge),
+        )
+        workers.purge_events(session, now - timedelta(days=settings.worker_event_retention_days))
+
+    def _settle_unreported(self, session: Session, now: datetime) -> None:
+        quiet_since = silent_since(now, self._settings.heartbeat_interval)
+        unreported = jobs.running_unreported(session, self.team_name, quiet_since)
+        tasks = task_instances.states(session, [job.id for job in unreported if job.kind == "task"])
+        for job in unreported:
+            task_state, task_ended_at = tasks.get(job.id, (None, None))
+            worker_gone = job.worker_state is None or WorkerState(job.worker_state) in GONE
+            state = outcome(
+                RunningJob(job.changed_at, job.kind == "task", worker_gone, task_state, task_ended_at),
+                now,
+                now - quiet_since,
+            )
+            if state is None:
+                continue
+            why = f"The edge worker did not report the end of this job; Airflow says: {task_state or 'gone'}."
+            if jobs.settle(session, job.id, job.claim, state, why, now):
+                self.log.warning("Job %s settled as %s. %s", job.id, state, why)
+
+    def revoke_task(self, *, ti: TaskInstance) -> None:
+        """Take a task out of the job table; a worker that has it learns that its claim is stale."""
+        with new_session() as session:
+            jobs.remove(session, str(ti.id))
+        self._forget(str(ti.id))
+        self.queued_tasks.pop(ti.key, None)
+        self.running.discard(ti.key)
+
+    def fail_connection_test(self, key: Any) -> None:
+        """Take a connection test that the scheduler gave up out of the job table."""
+        super().fail_connection_test(key)
+        with new_session() as session:
+            jobs.remove(session, key.id)
+        self._forget(key.id)
+
+    def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
+        """Take over the tasks of a dead scheduler whose jobs are in the table; return the others.
+
+        A job that finished meanwhile is taken over too: its end is what this scheduler tells Airflow next.
+        """
+        now = datetime.now(UTC)
+        with new_session() as session:
+            found = jobs.with_ids(session, [str(ti.id) for ti in tis])
+        present = {row.id for row in found}
+        adopted = [ti for ti in tis if str(ti.id) in present]
+        for ti in adopted:
+            self._track(str(ti.id), ti.key, now)
+            # The workload stays in the table; here the key alone counts.
+            self.queued_tasks[ti.key] = None
+        self._follow(found)
+        return [ti for ti in tis if str(ti.id) not in present]
+
+    def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
+        """Return what the task has logged so far, while it runs; afterwards the log file has it."""
+        if ti.try_number != try_number:
+            return [], []
+        with new_session() as session:
+            job = session.get(Job, str(ti.id))
+            if job is None or job.log_complete:
+                return [], []
+            text = b"".join(logs.read(session, job.id, job.claim)).decode(errors="backslashreplace")
+            return [f"Edge worker {job.worker}, live"], [text]
+
+    def end(self) -> None:
+        """Leave the jobs to the workers and to the next scheduler."""
+
+    def terminate(self) -> None:
+        """Leave the jobs to the workers and to the next scheduler."""
+
+    @staticmethod
+    def get_cli_commands() -> list[Any]:
+        """Return nothing: the provider's metadata names the commands."""
+        return []
+
+    def _track(self, job_id: str, key: WorkloadKey, now: datetime) -> None:
+        self._tracked[job_id] = _Tracked(key, now)
+
+    def _forget(self, job_id: str) -> None:
+        tracked = self._tracked.pop(job_id, None)
+        if tracked is not None:
+            self._queue_of(tracked.key).pop(tracked.key, None)
+            self.running.discard(tracked.key)
+
+    def _queue_of(self, key: WorkloadKey) -> dict[Any, Any]:
+        queues: dict[str, dict[Any, Any]] = {
+            "CallbackKey": self.queued_callbacks,
+            "ConnectionTestKey": self.queued_connection_tests,
+        }
+        return queues.get(type(key).__name__, self.queued_tasks)
+
+
+def _due(last: datetime | None, interval: timedelta, now: datetime) -> bool:
+    return last is None or now - last >= interval
+
+
+def _job_of(workload: ExecutorWorkload, team: str | None, default_queue: str) -> jobs.NewJob:
+    text = workload.model_dump_json()
+    if isinstance(workload, workloads.ExecuteTask):
+        ti = workload.ti
+        return jobs.NewJob(
+            id=str(ti.id),
+            kind="task",
+            dag_id=ti.dag_id,
+            task_id=ti.task_id,
+            run_id=ti.run_id,
+            map_index=ti.map_index,
+            try_number=ti.try_number,
+            queue=ti.queue,
+            slots=ti.pool_slots,
+            urgency=1,
+            priority=ti.priority_weight,
+            team=team,
+            workload=text,
+            carrier=context.valid(ti.context_carrier),
+            log_path=workload.log_path,
+        )
+    # The names for what is no task are those under which an edge3 worker knows it.
+    if isinstance(workload, workloads.ExecuteCallback):
+        job_id, kind, tag, queue, log_path = (
+            workload.callback.id,
+            "callback",
+            "ExecuteCallback",
+            None,
+            workload.log_path,
+        )
+    else:
+        job_id, kind, tag = str(workload.connection_test_id), "connection_test", "TestConnection"
+        queue, log_path = workload.queue, None
+    return jobs.NewJob(
+        id=job_id,
+        kind=kind,
+        dag_id=tag,
+        task_id=job_id,
+        run_id=f"{tag}-{job_id}",
+        map_index=-1,
+        try_number=0,
+        queue=queue or default_queue,
+        slots=1,
+        urgency=0,
+        priority=1,
+        team=team,
+        workload=text,
+        carrier=context.valid(json.loads(text).get("callback", {}).get("data", {}).get("context_carrier")),
+        log_path=log_path,
+    )
