@@ -1,0 +1,40 @@
+# One command each: `make demo`, `make test`. Both set everything up first, in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check constraints clean
+
+help: ## Show this list
+	@echo "usage: make TARGET [ARGS='…'] [PYTHON=/path/to/python3.11]"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 15
+
+demo: $(READY) ## Run a DAG on an edge worker in a whole Airflow on this machine (ARGS=--help for its options)
+	@$(BIN)/python -m demo $(ARGS)
+
+test: check ## Check the code and run the tests (ARGS goes to pytest, such as ARGS="-m 'not acceptance'")
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## Check style and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+constraints: $(READY) ## Write the versions installed now to constraints.txt
+	@$(BIN)/python -m pip freeze --exclude-editable | LC_ALL=C grep -E '^[A-Za-z0-9_.-]+==[^ ]+$$' | LC_ALL=C sort -f > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## Remove what the targets made, but not .venv
+	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo not there)." >&2; \
+	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Setting up .venv with $$($(PYTHON) --version); this takes some minutes the first time."
+	@$(PYTHON) -m venv .venv || { \
+	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)

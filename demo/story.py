@@ -1,0 +1,160 @@
+"""The demo, step by step: a central site, a remote site, one DAG run, and what became of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo import expected, show
+from demo.airflow_api import UNFINISHED
+from demo.cluster import Cluster
+from demo.edge import EdgeWorker, create_token
+from demo.otlp import Rotel, SpanStore, why_rotel_cannot_run
+from demo.postgres import Postgres
+from demo.spans import broken_chains, of_run, tree
+from demo.wait import NotSeen
+
+WORKER = "site-1"
+
+
+class Unfit(Exception):
+    """This machine cannot run the demo as asked; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the person asked for."""
+
+    folder: Path
+    port: int
+    sqlite: bool
+
+
+def require_free(port: int) -> None:
+    """Do nothing when nobody listens on the loopback port.
+
+    :raises Unfit: otherwise
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise Unfit(
+                f"Port {port} cannot be used ({error.strerror}). Stop the program that uses it, or choose another one: "
+                f"make demo ARGS='--port {port + 1 if port < 65535 else 8080}'"
+            ) from None
+
+
+class Story:
+    """The running demo; leaving the context ends every process."""
+
+    def __init__(self, wishes: Wishes, steps: show.Steps) -> None:
+        self._wishes = wishes
+        self._steps = steps
+        self._owned = ExitStack()
+        self.left: list[str] = []
+
+    def __enter__(self) -> Story:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._steps.say("Stopping everything.")
+        self._owned.close()
+
+    def start(self) -> None:
+        """Bring up both sites."""
+        say, waiting = self._steps.say, self._steps.waiting
+        endpoint, self._store = self._start_receiver()
+        self.cluster = Cluster(
+            self._wishes.folder,
+            database=self._database(),
+            port=self._wishes.port,
+            dags=Path(__file__).parent / "dags",
+            otlp=endpoint,
+        )
+        self._owned.callback(self._stop_cluster)
+        say("Creating the tables: airflow db migrate.")
+        self.cluster.migrate()
+        say(f"Starting the API server on {self.cluster.url}, the scheduler and the DAG processor.")
+        self.cluster.start_api_server()
+        self.cluster.start_airflow("scheduler", "scheduler")
+        self.cluster.start_airflow("dag-processor", "dag-processor")
+        self.cluster.wait_for_api(waiting("the API server"))
+        say(f"Creating a token: airflow edge token create --worker {WORKER}.")
+        worker = EdgeWorker(self.cluster, WORKER, token=create_token(self.cluster, WORKER))
+        say(f"Starting the edge worker {WORKER}, which knows only the address and its token.")
+        worker.start()
+
+    def _start_receiver(self) -> tuple[str, SpanStore]:
+        store = SpanStore()
+        self._owned.callback(store.stop)
+        reason = why_rotel_cannot_run()
+        if reason is not None:
+            self._steps.say(f"No OTLP collector: {reason}. The spans go to the demo's own small receiver.")
+            return store.endpoint, store
+        self._steps.say("Starting the OTLP collector rotel.")
+        logs = self._wishes.folder / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        rotel = Rotel(store, logs)
+        self._owned.callback(rotel.stop)
+        return rotel.endpoint, store
+
+    def _database(self) -> str:
+        if self._wishes.sqlite:
+            return f"sqlite:///{self._wishes.folder / 'airflow.db'}"
+        self._steps.say("Starting PostgreSQL.")
+        server = Postgres()
+        self._owned.callback(server.stop)
+        return server.new_database()
+
+    def _stop_cluster(self) -> None:
+        self.left = self.cluster.stop()
+
+    def run(self) -> list[str]:
+        """Run the DAG, show what became of it, and return what was wrong."""
+        api, say, waiting = self.cluster.api, self._steps.say, self._steps.waiting
+        dag_id = expected.DAG_ID
+        what = f"the DAG {dag_id} to be parsed"
+        self.cluster.wait(lambda: api.dag_exists(dag_id), what, 120, waiting(what))
+        self.run_id = api.trigger(dag_id)
+        say(f"Triggered {dag_id}: {self.run_id}.")
+        self.cluster.wait(self._progress(), "the DAG run to end", 300, waiting("the DAG run"))
+        tasks = api.tasks(dag_id, self.run_id)
+        show.title("Task instances")
+        show.tasks(tasks)
+        readings = api.log(dag_id, self.run_id, "inspect")
+        show.title(f"Log of inspect through Airflow's log API: {len(readings)} lines")
+        show.excerpt(readings)
+        traces = self._traces()
+        return [*expected.wrong_tasks(tasks, WORKER), *expected.wrong_log(readings), *traces]
+
+    def _progress(self) -> Callable[[], bool]:
+        told: dict[str, str | None] = {}
+
+        def look() -> bool:
+            states = self.cluster.api.states(expected.DAG_ID, self.run_id)
+            for name, state in states.items():
+                if state not in (told.get(name), None, "scheduled"):
+                    self._steps.say(f"  {name}: {state}")
+                    told[name] = state
+            return self.cluster.api.run_state(expected.DAG_ID, self.run_id) not in UNFINISHED
+
+        return look
+
+    def _traces(self) -> list[str]:
+        def linked() -> bool:
+            return not broken_chains(self._store.spans(), self.run_id, expected.TRIES)
+
+        wrong: list[str] = []
+        try:
+            self.cluster.wait(linked, "the spans", 20)
+        except NotSeen:
+            wrong = broken_chains(self._store.spans(), self.run_id, expected.TRIES)
+        show.title("Trace of the DAG run, as the receiver got it")
+        for line in tree(of_run(self._store.spans(), self.run_id)):
+            print(f"  {line}")
+        return wrong
