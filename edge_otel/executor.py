@@ -227,11 +227,12 @@ class EdgeExecutor(BaseExecutor):
             self.running.discard(tracked.key)
 
     def _queue_of(self, key: WorkloadKey) -> dict[Any, Any]:
-        queues: dict[str, dict[Any, Any]] = {
-            "CallbackKey": self.queued_callbacks,
-            "ConnectionTestKey": self.queued_connection_tests,
-        }
-        return queues.get(type(key).__name__, self.queued_tasks)
+        queue: dict[Any, Any] = self.queued_tasks
+        if type(key).__name__ == "CallbackKey":
+            queue = self.queued_callbacks
+        elif type(key).__name__ == "ConnectionTestKey":
+            queue = self.queued_connection_tests
+        return queue
 
 
 def _due(last: datetime | None, interval: timedelta, now: datetime) -> bool:

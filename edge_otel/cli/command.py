@@ -1,0 +1,56 @@
+"""What the commands share: errors as one line, and who is asking."""
+
+from __future__ import annotations
+
+import getpass
+from argparse import Namespace
+from collections.abc import Callable
+from functools import wraps
+from typing import NoReturn
+
+from airflow.utils.cli import action_cli
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+from edge_otel.errors import EdgeError
+from edge_otel.models.database import DatabaseFailure, explain
+
+Command = Callable[[Namespace], None]
+
+
+def edge_command(work: Command) -> Command:
+    """Make a function a command of Airflow: its errors are one line on standard error and exit code 1."""
+
+    @wraps(work)
+    def command(args: Namespace) -> None:
+        try:
+            work(args)
+        except EdgeError as error:
+            fail(str(error))
+        except DatabaseFailure as error:
+            fail(str(explain(error)))
+
+    wrapped: Command = action_cli(providers_configuration_loaded(command))
+    return wrapped
+
+
+def fail(text: str) -> NoReturn:
+    """End the command with an error."""
+    raise SystemExit(f"Error: {text}")
+
+
+def user() -> str:
+    """Return the name that an administrator's action is recorded under."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def comma_separated(text: str | None, flag: str) -> list[str] | None:
+    """Return the names in ``a,b``, or None where nothing was given."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or any(len(name) > 256 for name in names) or len(names) > 64:
+        fail(f"{flag} {text!r}: give up to 64 names separated by commas, each of 1 to 256 characters")
+    return list(dict.fromkeys(names))
