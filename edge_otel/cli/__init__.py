@@ -89,11 +89,11 @@ _WORKERS = (
 
 _WORKER = ActionCommand(
     name="worker",
-    help="Run an edge worker configured by section [edge]; what follows `--` goes to `edge-worker start`",
+    help="Run an edge worker configured by the section `edge`; what follows `--` goes to `edge-worker start`",
     func=lazy_load_command("edge_otel.cli.worker.start"),
     args=(
         Arg(("-q", "--queues"), help="Queues to serve, separated by commas; all that the token allows if not given"),
-        Arg(("-c", "--concurrency"), type=int, help="Slots; [edge] worker_concurrency if not given"),
+        Arg(("-c", "--concurrency"), type=int, help="Slots; the option worker_concurrency if not given"),
         Arg(("-H", "--edge-hostname"), help="Name of the worker; the host's name if not given"),
         Arg(("--team-name",), help="Team that the worker belongs to"),
         Arg(("options",), nargs="*", help="Further options of `edge-worker start`"),

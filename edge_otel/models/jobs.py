@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
+from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, LogChunk, Worker
 from edge_otel.state import FINISHED, GONE, HELD, JobState, Verdict, judge
 
@@ -132,6 +133,7 @@ def claim_next(
 
 def lock(session: Session, job_id: str) -> Job | None:
     """Return the job, locked until the transaction ends."""
+    prepare_lock(session, Job)
     return session.scalar(
         select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
     )

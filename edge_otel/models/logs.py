@@ -33,6 +33,7 @@ def append(session: Session, job: Job, offset: int, data: bytes) -> int:
     fresh = data[known - offset :]
     if fresh:
         session.add(_chunk(job, known, fresh, None))
+        session.flush()
     return known + len(fresh)
 
 
@@ -45,6 +46,7 @@ def push(session: Session, job: Job, data: bytes, pushed_at: datetime) -> None:
     )
     if repeated is None and data:
         session.add(_chunk(job, cursor(session, job.id, job.claim), data, pushed_at))
+        session.flush()
 
 
 def read(session: Session, job_id: str, claim: int | None = None) -> Iterator[bytes]:

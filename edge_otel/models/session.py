@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from airflow.utils.session import create_session
+from sqlalchemy import delete, false
 from sqlalchemy.orm import Session
 
-__all__ = ["Session", "new_session"]
+__all__ = ["Session", "new_session", "prepare_lock"]
+
+
+def prepare_lock(session: Session, table: type[Any]) -> None:
+    """Take the lock that SQLite has instead of row locks; elsewhere do nothing.
+
+    ``SELECT … FOR UPDATE`` locks nothing there, but a statement that could write takes the whole database.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(delete(table).where(false()).execution_options(synchronize_session=False))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from edge_otel.errors import NameTaken, SessionReplaced, WorkerActive, WorkerGone, WorkerNotFound
+from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Worker, WorkerEvent
 from edge_otel.reconcile import SILENT_INTERVALS, silent_since
 from edge_otel.state import GONE, IN_MAINTENANCE, WorkerState, expire, settle
@@ -105,6 +106,7 @@ def _change_state(
 
 
 def _locked(session: Session, name: str) -> Worker | None:
+    prepare_lock(session, Worker)
     return session.scalar(
         select(Worker).where(Worker.name == name).with_for_update().execution_options(populate_existing=True)
     )

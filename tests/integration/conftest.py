@@ -1,0 +1,59 @@
+"""A real database behind the code under test: each test that asks for ``database`` runs on every kind there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+NewSession = Callable[[], AbstractContextManager]
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql", "mysql"])
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of a database with our tables, and Airflow's as well on SQLite and PostgreSQL."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/airflow.db"
+    else:
+        url = request.getfixturevalue("postgres_server" if request.param == "postgresql" else "mariadb_server")
+        url = url.new_database()
+    use(url)
+    from airflow import settings
+    from airflow.models.base import Base
+
+    from edge_otel.models.database import EdgeDBManager
+    from edge_otel.models.session import new_session
+
+    if request.param != "mysql":
+        # Airflow picks MySQL's collation when it is imported, which is too late here.
+        Base.metadata.create_all(settings.engine)
+    with new_session() as session:
+        EdgeDBManager(session).initdb()
+    return url
+
+
+def use(url: str) -> None:
+    """Let Airflow's settings, and so all code under test, work on the database."""
+    os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
+    from airflow import settings
+
+    settings.configure_vars()
+    settings.reconfigure_orm()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[NewSession]:
+    """Sessions on a database whose tables of ours are empty."""
+    from airflow import settings
+
+    if database_url != settings.SQL_ALCHEMY_CONN:
+        use(database_url)
+    from edge_otel.models.session import new_session
+    from edge_otel.models.tables import Base
+
+    with new_session() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            session.execute(table.delete())
+    yield new_session
