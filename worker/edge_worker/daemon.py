@@ -1,0 +1,100 @@
+"""Puts the daemon together and takes it apart: the one place that knows all of its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from edge_otel import __version__
+from edge_worker import admin, environment
+from edge_worker.faults import BadSetting
+from edge_worker.host import Host, TaskInterpreter
+from edge_worker.jobs import Site
+from edge_worker.journal import Journal
+from edge_worker.launch import InterpreterLauncher, Launcher, ZygoteLauncher
+from edge_worker.loop import Loop
+from edge_worker.polling import Polling, TokenFile
+from edge_worker.settings import Settings
+from edge_worker.spans import Spans
+from edge_worker.station import Station
+
+log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
+    """Run the daemon until it has left; return the exit code. Raises BadSetting."""
+    token = TokenFile(settings)
+    if not token:
+        raise BadSetting(f"--token-file: {settings.token_file} holds no token")
+    if os.name != "nt" and settings.token_file.stat().st_mode & 0o077:
+        log.warning("%s can be read by others; `chmod 600` it", settings.token_file)
+    users = environment.read_file(settings.task_env_file) if settings.task_env_file else {}
+    task_env = environment.for_tasks(os.environ, users)
+    journal = Journal(settings.state_dir)
+    journal.lock()
+    loop = asyncio.get_running_loop()
+    # Files and checksums; the default would be many threads, each with its own memory arena.
+    loop.set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="files"))
+    try:
+        transport = Polling(settings, token)
+    except OSError as error:
+        raise BadSetting(f"--ca-file or --client-cert: {error}") from None
+    host = Host(settings.state_dir, interpreter.versions(), datetime.now(UTC))
+    station = Station(settings, host, journal, task_env)
+    launcher = make_launcher(settings, task_env)
+    spans = Spans(settings.name)
+    site = Site(
+        worker=settings.name,
+        transport=transport,
+        launcher=launcher,
+        spans=spans,
+        pace=station.pace,
+        execution_api_url=station.execution_api_url,
+        task_env=task_env,
+        kill_grace=settings.kill_grace,
+        changed=station.changed,
+    )
+    server = await admin.serve(station, settings.state_dir)
+    heed_signals(station)
+    log.info("edge-worker %s starts, pid %d, server %s", __version__, os.getpid(), settings.server)
+    try:
+        code = await Loop(station, transport, site, journal).run()
+    finally:
+        if server is not None:
+            server.close()
+            (settings.state_dir / admin.NAME).unlink(missing_ok=True)
+        await launcher.close()
+        await asyncio.to_thread(spans.close)
+        transport.close()
+        journal.unlock()
+    log.info("edge-worker has left")
+    return code
+
+
+def make_launcher(settings: Settings, task_env: dict[str, str]) -> Launcher:
+    """Return what starts jobs as the settings say."""
+    if settings.launch == "interpreter":
+        return InterpreterLauncher(settings.task_python, task_env)
+    if not hasattr(os, "fork"):
+        raise BadSetting("--launch zygote needs fork, which this system has not: use --launch interpreter")
+    errors = settings.state_dir / "zygote.log"
+    return ZygoteLauncher(settings.task_python, task_env, settings.zygote_idle, errors)
+
+
+def heed_signals(station: Station) -> None:
+    """Drain on the first SIGTERM or SIGINT, stop the jobs on the second."""
+
+    def heed(name: str) -> None:
+        station.drain(f"{name} was received", at_once=station.departure is not None)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, heed, number.name)
+        except NotImplementedError:
+            # Windows' loop has no signal handlers of its own.
+            signal.signal(number, lambda n, _: loop.call_soon_threadsafe(heed, signal.Signals(n).name))

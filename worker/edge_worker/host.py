@@ -1,0 +1,92 @@
+"""Facts about the machine and the two interpreters, for the heartbeat."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from edge_otel import __version__
+from edge_worker.faults import BadSetting
+
+HEALTHY = logging.INFO
+"""The ``status`` of a worker that has nothing to complain about; the scale is that of logging levels."""
+
+PROBE_WITHIN = 30.0
+"""Seconds for an interpreter to start and tell its versions."""
+
+_PROBE = """
+import importlib.metadata as m, json, platform
+try: airflow = m.version("apache-airflow-core")
+except m.PackageNotFoundError: airflow = None
+print(json.dumps({"airflow_version": airflow, "python_version": platform.python_version()}))
+"""
+
+
+class TaskInterpreter:
+    """The Python that runs tasks, asked for its versions in the background; Airflow is not imported."""
+
+    def __init__(self, python: str) -> None:
+        self._python = python
+        try:
+            self._probe = subprocess.Popen(
+                [python, "-P", "-c", _PROBE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except OSError as error:
+            raise BadSetting(f"--task-python: cannot run {python}: {error.strerror}") from None
+
+    def versions(self) -> dict[str, str]:
+        """Return airflow_version and python_version; raises BadSetting where tasks could not run."""
+        try:
+            out, errors = self._probe.communicate(timeout=PROBE_WITHIN)
+            found: dict[str, str | None] = json.loads(out)
+        except subprocess.TimeoutExpired:
+            self._probe.kill()
+            self._probe.communicate()
+            raise BadSetting(f"--task-python: {self._python} did not answer within {PROBE_WITHIN:.0f} s") from None
+        except ValueError:
+            last = (errors.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
+            raise BadSetting(f"--task-python: {self._python} is not a usable Python 3.11 or later: {last}") from None
+        airflow, python = found["airflow_version"], found["python_version"]
+        if airflow is None or python is None:
+            raise BadSetting(
+                f"--task-python: {self._python} has no Apache Airflow; give the Python of an environment that has it"
+            )
+        return {"airflow_version": airflow, "python_version": python}
+
+
+class Host:
+    """The machine, looked at anew for each report."""
+
+    def __init__(self, state_dir: Path, versions: dict[str, str], now: datetime) -> None:
+        self._state_dir = state_dir
+        self._fixed: dict[str, str | int | float] = {
+            **versions,
+            "edge_provider_version": __version__,
+            "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "worker_start_time": now.astimezone(UTC).isoformat(),
+        }
+        psutil.cpu_percent()  # the first look has nothing to compare with
+
+    def facts(self) -> dict[str, str | int | float]:
+        """Return the facts; what the system does not tell is left out."""
+        memory = psutil.virtual_memory()
+        found: dict[str, str | int | float] = {
+            **self._fixed,
+            "status": HEALTHY,
+            "cpu_percent": psutil.cpu_percent(),
+            "memory_percent": memory.percent,
+            "memory_total": memory.total,
+        }
+        try:
+            found["disk_percent"] = psutil.disk_usage(str(self._state_dir)).percent
+            found["load1"], found["load5"] = (round(load, 3) for load in os.getloadavg()[:2])
+        except (OSError, AttributeError):
+            pass
+        return found

@@ -1,0 +1,277 @@
+"""One job from its offer to the last acknowledged byte of its log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from edge_otel.wire import JobReport
+from edge_worker import logs, processes
+from edge_worker.environment import for_job
+from edge_worker.faults import LaunchFailed, Refused, Stale
+from edge_worker.journal import JobFolder, Result, Started, Ticket, Verdict
+from edge_worker.launch import Launcher
+from edge_worker.logs import LogShipper, LogTransport
+from edge_worker.patience import persist
+from edge_worker.plan import Ending, Readopted, judge_ending
+from edge_worker.settings import Pace
+from edge_worker.spans import Spans
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+"""Launches of a job before it is reported failed."""
+
+RESULT_WITHIN = 5.0
+"""Seconds in which whoever reaps a dead process has written its result."""
+
+
+class JobTransport(LogTransport, Protocol):
+    """What a job needs of the wire."""
+
+    async def report(self, ticket: Ticket, state: str, report: JobReport) -> None:
+        """Tell the job's state. Raises Fault."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all jobs share."""
+
+    worker: str
+    transport: JobTransport
+    launcher: Launcher
+    spans: Spans
+    pace: Callable[[], Pace]
+    execution_api_url: Callable[[], str]
+    task_env: dict[str, str]
+    kill_grace: float
+    changed: Callable[[], None]
+    """Called when the job's slot, or its need to be reported, has changed."""
+
+
+class Job:
+    """One claim of one job."""
+
+    def __init__(self, site: Site, folder: JobFolder, ticket: Ticket) -> None:
+        self._site = site
+        self._folder = folder
+        self.ticket = ticket
+        self.active = True
+        """Holds its slots: offered or running."""
+        self.unreported = True
+        self._process: Started | None = None
+        self._stopped: str | None = None
+        self._shipper = LogShipper(site.transport, site.pace, ticket, folder.log_file(ticket))
+
+    @property
+    def running(self) -> bool:
+        """Whether it is this worker's to run, and has not been seen to end."""
+        return self.active and self.ticket.confirmed_at > 0
+
+    def stop(self, reason: str) -> None:
+        """Ask the process to end; ``reason`` becomes the job's error."""
+        if self.active and self._stopped is None:
+            self._stopped = reason
+            log.warning("job %s: SIGTERM: %s", self.ticket.id, reason)
+            if self._process is not None:
+                processes.terminate(self._process)
+
+    def kill(self) -> None:
+        """Kill what is left of the job."""
+        if self._process is not None and self.active:
+            log.warning("job %s: SIGKILL", self.ticket.id)
+            processes.kill(self._process)
+
+    async def run(self, how: Readopted = Readopted.ACCEPT) -> None:
+        """Do all that is left to do for the job; cancelling leaves it to the next daemon."""
+        try:
+            if how is Readopted.ACCEPT:
+                if not await self._accept():
+                    self._folder.remove()
+                    return
+                await self._launch()
+            elif how is Readopted.WATCH:
+                self._process = self._folder.started()
+                log.info("job %s: adopted, pid %s", self.ticket.id, self._process.pid if self._process else None)
+            await self._see_through(resume=how is not Readopted.ACCEPT)
+            self._folder.remove()
+        except Stale as stale:
+            log.warning("job %s: not ours any more: %s", self.ticket.id, stale)
+            await self._abandon()
+        finally:
+            self.active = False
+            self._site.changed()
+
+    async def _accept(self) -> bool:
+        report = JobReport.model_validate({"task_instance_id": self.ticket.id, "claim": self.ticket.claim})
+        what = f"acceptance of job {self.ticket.id}"
+        try:
+            await persist(lambda: self._site.transport.report(self.ticket, "running", report), what)
+        except Refused as refusal:
+            log.warning("job %s: not started: %s", self.ticket.id, refusal)
+            self.unreported = False
+            return False
+        self.ticket = replace(self.ticket, confirmed_at=time.time())
+        self._folder.save(self.ticket)
+        return True
+
+    async def _launch(self) -> None:
+        url = self._site.execution_api_url()
+        log_file = self._folder.log_file(self.ticket)
+        self._folder.order(
+            {
+                "worker": self._site.worker,
+                "server": url,
+                "env": for_job(self._site.task_env, self._folder.logs, url),
+                "log_file": str(log_file) if log_file else None,
+            }
+        )
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._process = await self._site.launcher.launch(self._folder)
+            except LaunchFailed as failure:
+                log.warning("job %s: launch %d of %d failed: %s", self.ticket.id, attempt, ATTEMPTS, failure)
+                self._process = self._folder.started()
+                error = f"The task could not be started: {failure}"
+            if self._process is not None:
+                log.info("job %s: started, pid %d", self.ticket.id, self._process.pid)
+                if self._stopped is not None:
+                    processes.kill(self._process)
+                return
+        lines = [error, *logs.tail(self._folder.path / "output")]
+        await asyncio.to_thread(logs.append, log_file, lines)
+        await self._conclude(Ending(False, None, error, "failed", "launch_failed"))
+
+    async def _see_through(self, resume: bool) -> None:
+        shipping = asyncio.create_task(self._shipper.ship(resume), name=f"log-{self.ticket.id}")
+        watching = asyncio.create_task(self._watch(), name=f"watch-{self.ticket.id}")
+        try:
+            await asyncio.wait({shipping, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not watching.done() and shipping.done() and isinstance(shipping.exception(), Stale):
+                await shipping
+            verdict = await watching
+            self.active = False
+            self._site.changed()
+            await self._deliver(verdict, shipping)
+        finally:
+            for task in (shipping, watching):
+                task.cancel()
+            await asyncio.gather(shipping, watching, return_exceptions=True)
+
+    async def _watch(self) -> Verdict:
+        verdict = self._folder.verdict()
+        if verdict is not None:
+            return verdict
+        code: int | None = None
+        while (process := self._process) is not None:
+            code = await processes.ended(process)
+            self._process = process = self._folder.started() or process
+            if not processes.alive(process):
+                break
+        result = await self._result()
+        if result is not None:
+            code = result.exit_code
+        ending = judge_ending(
+            code, result.error if result else None, self._stopped, result.task_state if result else None
+        )
+        if process is not None and ending.outcome == "killed":
+            # Without its supervisor a task would go on unseen, beside the next try of it.
+            processes.kill(process)
+            await asyncio.to_thread(self._note, ending)
+        return await self._conclude(ending, result.time if result else None)
+
+    async def _result(self) -> Result | None:
+        """Return the process's result; one who was killed is judged by its parent, a moment later."""
+        try:
+            async with asyncio.timeout(RESULT_WITHIN):
+                await self._site.launcher.settled(self._folder)
+                while (result := self._folder.result()) is None and self._process and self._unreaped():
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            result = self._folder.result()
+        return result
+
+    def _unreaped(self) -> bool:
+        assert self._process is not None
+        return bool(self._process.identity) and processes.identity(self._process.pid) == self._process.identity
+
+    def _note(self, ending: Ending) -> None:
+        path = self._folder.log_file(self.ticket)
+        lines = [ending.error or ""]
+        if path is not None and not (path.exists() and path.stat().st_size):
+            lines += logs.tail(self._folder.path / "output")
+        logs.append(path, lines)
+
+    async def _conclude(self, ending: Ending, ended_at: float | None = None) -> Verdict:
+        """Measure the log and write down how the job ended."""
+        length, digest = await asyncio.to_thread(logs.measure, self._folder.log_file(self.ticket))
+        error = ending.error[:4000] if ending.error else None
+        verdict = Verdict(ending.succeeded, ending.exit_code, error, length, digest, ended_at or time.time())
+        self._save(verdict)
+        log.log(
+            logging.INFO if ending.succeeded else logging.WARNING,
+            "job %s: %s, exit code %s%s",
+            self.ticket.id,
+            ending.outcome,
+            ending.exit_code,
+            f": {error}" if error else "",
+        )
+        mode = self._site.launcher.mode
+        await asyncio.to_thread(self._site.spans.record, self.ticket, ending, verdict.ended_at, mode)
+        return verdict
+
+    async def _deliver(self, verdict: Verdict, shipping: asyncio.Task[None]) -> None:
+        self._shipper.finish(verdict.log_length)
+        if not verdict.reported:
+            body: dict[str, Any] = {
+                "task_instance_id": self.ticket.id,
+                "claim": self.ticket.claim,
+                "exit_code": verdict.exit_code,
+                "error": verdict.error,
+                "log_length": verdict.log_length,
+                "log_sha256": verdict.log_sha256,
+            }
+            state = "success" if verdict.succeeded else "failed"
+            report = JobReport.model_validate(body)
+            what = f"end of job {self.ticket.id}"
+            try:
+                await persist(lambda: self._site.transport.report(self.ticket, state, report), what)
+            except Stale:
+                raise
+            except Refused as refusal:
+                log.error("job %s: the server does not take its end: %s", self.ticket.id, refusal)  # noqa: TRY400
+            verdict = replace(verdict, reported=True)
+            self._save(verdict)
+        self.unreported = False
+        self._site.changed()
+        try:
+            await shipping
+        except Stale as stale:
+            log.warning("job %s: the rest of its log is not wanted: %s", self.ticket.id, stale)
+        except Exception:
+            log.exception("job %s: the rest of its log is lost", self.ticket.id)
+        self._save(replace(verdict, log_shipped=True))
+
+    async def _abandon(self) -> None:
+        self.unreported = False
+        if self._process is not None and processes.alive(self._process):
+            processes.terminate(self._process)
+            try:
+                async with asyncio.timeout(self._site.kill_grace):
+                    await processes.ended(self._process)
+            except TimeoutError:
+                pass
+            processes.kill(self._process)
+            await processes.ended(self._process)
+        await self._site.launcher.settled(self._folder)
+        self._folder.remove()
+
+    def _save(self, verdict: Verdict) -> None:
+        try:
+            self._folder.save(verdict)
+        except OSError as error:
+            log.error("job %s: cannot write its report: %s", self.ticket.id, error)  # noqa: TRY400

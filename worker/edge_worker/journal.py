@@ -1,0 +1,246 @@
+"""The state folder: what must outlive the daemon. One folder per job and claim, and the maintenance memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from uuid import UUID
+
+from edge_worker.faults import BadSetting
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What is needed to report a job, without its workload."""
+
+    id: str
+    claim: int
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    slots: int
+    queue: str
+    log_path: str | None = None
+    """Of the log, below the job's log folder; None for workloads that write none."""
+    parent: dict[str, str] = field(default_factory=dict)
+    """W3C context of the task, as offered."""
+    span: dict[str, str] = field(default_factory=dict)
+    """W3C context of the daemon's own span around the job."""
+    confirmed_at: float = 0.0
+    """Seconds since the epoch; 0 until the server has confirmed the acceptance."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A job's process, written by itself before it does anything else."""
+
+    pid: int
+    identity: str
+    """Tells this process from a later one with its pid; see ``processes.identity``."""
+    time: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the process ended, written by its wrapper or by whoever saw it die."""
+
+    exit_code: int | None
+    error: str | None
+    time: float
+    task_state: str | None = None
+    """Of the task instance as Airflow's supervisor left it; None for other workloads and where it could not tell."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The job's end as it is reported."""
+
+    succeeded: bool
+    exit_code: int | None
+    error: str | None
+    log_length: int
+    log_sha256: str
+    ended_at: float
+    reported: bool = False
+    log_shipped: bool = False
+
+
+@dataclass(frozen=True)
+class Maintenance:
+    """Why the worker takes no jobs; origin is ``admin`` (central), ``local`` or ``automatic``."""
+
+    comment: str
+    origin: str
+
+
+class JobFolder:
+    """One job's folder. Reading raises ValueError where a file is corrupt; a missing one is None."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self, ticket: Ticket, workload: str) -> None:
+        """Create the folder with its workload (which holds a token) and ticket; raises OSError."""
+        self.path.mkdir(mode=0o700)
+        write(self.path / "workload.json", workload)
+        self.save(ticket)
+
+    def save(self, record: Ticket | Verdict) -> None:
+        """Write a record in one step; raises OSError."""
+        name = "offer.json" if isinstance(record, Ticket) else "report.json"
+        write(self.path / name, json.dumps(asdict(record)))
+
+    def order(self, order: dict[str, Any]) -> None:
+        """Write what the launched process must know besides its workload."""
+        write(self.path / "launch.json", json.dumps(order))
+
+    def ticket(self) -> Ticket:
+        """Return the job's ticket; raises ValueError where it is missing."""
+        ticket = _read(self.path / "offer.json", Ticket)
+        if ticket is None:
+            raise ValueError("offer.json is missing")
+        UUID(ticket.id)
+        return ticket
+
+    def started(self) -> Started | None:
+        """Return the process that has claimed this folder."""
+        return _read(self.path / "process.json", Started)
+
+    def result(self) -> Result | None:
+        """Return how the process ended."""
+        return _read(self.path / "result.json", Result)
+
+    def verdict(self) -> Verdict | None:
+        """Return the end as reported, or to be reported."""
+        return _read(self.path / "report.json", Verdict)
+
+    @property
+    def logs(self) -> Path:
+        """The task's ``[logging] base_log_folder``."""
+        return self.path / "logs"
+
+    def log_file(self, ticket: Ticket) -> Path | None:
+        """Return the job's log file, or None where it writes none or would write it elsewhere."""
+        if not ticket.log_path:
+            return None
+        # Not resolved through links: only the text from the network is judged here.
+        path = Path(os.path.normpath(self.logs / ticket.log_path))
+        return path if path.is_relative_to(self.logs) and path != self.logs else None
+
+    def remove(self) -> None:
+        """Forget the job."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Journal:
+    """The state folder, locked by one daemon at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+
+    def lock(self) -> None:
+        """Create the folder and take its lock; raises BadSetting where another daemon has it."""
+        try:
+            for folder in (self.path, self.path / "jobs", self.path / "broken"):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise BadSetting(f"--state-dir: cannot use {self.path}: {error.strerror}") from None
+        if not _try_lock(handle):
+            handle.seek(0)
+            owner = handle.read(20).strip() or "unknown"
+            handle.close()
+            raise BadSetting(
+                f"--state-dir: another edge-worker (pid {owner}) uses {self.path}; stop it, or give each its own folder"
+            )
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
+        self._lock = handle
+
+    def unlock(self) -> None:
+        """Let the next daemon have the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def folder(self, job_id: str, claim: int) -> JobFolder:
+        """Return the folder of one claim of a job, which may not exist yet."""
+        return JobFolder(self.path / "jobs" / f"{job_id}-{claim}")
+
+    def jobs(self) -> Iterator[JobFolder]:
+        """Yield the folders of earlier daemons."""
+        for path in sorted((self.path / "jobs").iterdir()):
+            yield JobFolder(path)
+
+    def set_aside(self, folder: JobFolder, reason: Exception) -> None:
+        """Move a folder that can not be understood out of the way, for people to look at."""
+        target = self.path / "broken" / f"{folder.path.name}.{os.getpid()}"
+        log.error("%s is not readable (%s); moved to %s", folder.path.name, reason, target)
+        # Whatever it is, it must not keep a token.
+        (folder.path / "workload.json").unlink(missing_ok=True)
+        folder.path.rename(target)
+
+    def maintenance(self) -> Maintenance | None:
+        """Return the maintenance that was on when the last daemon ended."""
+        try:
+            return _read(self.path / "maintenance.json", Maintenance)
+        except ValueError:
+            log.exception("maintenance.json is not readable; going on in maintenance")
+            return Maintenance("maintenance.json was not readable", "local")
+
+    def remember(self, maintenance: Maintenance | None) -> None:
+        """Keep the maintenance over restarts; None ends it."""
+        path = self.path / "maintenance.json"
+        if maintenance is None:
+            path.unlink(missing_ok=True)
+        else:
+            write(path, json.dumps(asdict(maintenance)))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file in one step, readable by its owner only."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(text)
+    temporary.replace(path)
+
+
+def _read(path: Path, record: type[T]) -> T | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    try:
+        return record(**found)
+    except TypeError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def _try_lock(handle: IO[str]) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,242 @@
+"""Starts job processes: by a zygote's fork, or by a new interpreter for each job."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from edge_worker.faults import LaunchFailed
+from edge_worker.journal import JobFolder, Started
+from edge_worker.logs import tail
+from edge_worker.processes import identity
+
+log = logging.getLogger(__name__)
+
+HERE = Path(__file__).parent
+READY_WITHIN = 120.0
+"""Seconds for a zygote to load Airflow: on a slow disk the first import takes tens of seconds."""
+
+OLDEST = 3600.0
+"""Seconds after which a zygote takes no more jobs, so that upgraded packages come to be used."""
+
+
+class Launcher(Protocol):
+    """Starts jobs whose folders are complete."""
+
+    mode: str
+
+    async def launch(self, folder: JobFolder) -> Started:
+        """Start the job's process; raises LaunchFailed where none runs."""
+
+    async def settled(self, folder: JobFolder) -> None:
+        """Wait until whoever sees the job's process die has said so, or will not."""
+
+    async def close(self) -> None:
+        """Let go; running jobs go on."""
+
+
+class InterpreterLauncher:
+    """A new interpreter for each job."""
+
+    mode = "interpreter"
+
+    def __init__(self, python: str, env: Mapping[str, str]) -> None:
+        self._command = [python, "-P", str(HERE / "task_run.py")]
+        self._env = dict(env)
+        self._children: dict[Path, subprocess.Popen[bytes]] = {}
+
+    async def launch(self, folder: JobFolder) -> Started:
+        """Start the interpreter; what it imports wrongly shows in the job's result."""
+        order = json.loads((folder.path / "launch.json").read_bytes())
+        try:
+            with (folder.path / "output").open("ab") as output:
+                child = subprocess.Popen(
+                    [*self._command, str(folder.path)],
+                    env=self._env | order["env"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise LaunchFailed(f"{self._command[0]}: {error.strerror}") from None
+        self._children[folder.path] = child
+        return Started(child.pid, identity(child.pid), time.time())
+
+    async def settled(self, folder: JobFolder) -> None:
+        """The child was reaped by the one who waited for it; only its handle is left."""
+        if child := self._children.pop(folder.path, None):
+            child.poll()
+
+    async def close(self) -> None:
+        """Forget the children, which go on."""
+        for child in self._children.values():
+            # Keeps Popen from complaining about a child that is meant to outlive it.
+            child.returncode = 0
+        self._children.clear()
+
+
+class _Zygote:
+    """One zygote process and the answers that are awaited from it."""
+
+    def __init__(self, python: str, env: Mapping[str, str], errors: Path) -> None:
+        self.errors = errors
+        self.born = time.monotonic()
+        self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.starting: dict[str, asyncio.Future[None]] = {}
+        self.running: dict[str, asyncio.Event] = {}
+        with errors.open("wb") as output:
+            self.process = subprocess.Popen(
+                [python, "-P", str(HERE / "zygote.py")],
+                env=dict(env),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.reader = asyncio.create_task(self._read(), name=f"zygote-{self.process.pid}")
+
+    @property
+    def usable(self) -> bool:
+        return not self.reader.done() and self.process.stdin is not None and not self.process.stdin.closed
+
+    def order(self, folder: str) -> asyncio.Future[None]:
+        """Ask for a job to be started."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.starting[folder] = future
+        self.running[folder] = asyncio.Event()
+        assert self.process.stdin is not None
+        os.write(self.process.stdin.fileno(), json.dumps({"folder": folder}).encode() + b"\n")
+        return future
+
+    def retire(self) -> None:
+        """Give it no more jobs: it goes when its last child has ended."""
+        if self.process.stdin is not None:
+            with suppress(OSError):
+                self.process.stdin.close()
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), self.process.stdout)
+        try:
+            while line := await reader.readline():
+                self._hear(json.loads(line))
+        finally:
+            pipe.close()
+            self.retire()
+            why = LaunchFailed("; ".join(["the zygote has ended", *tail(self.errors, 5)]))
+            awaited: list[asyncio.Future[Any]] = [self.ready, *self.starting.values()]
+            for future in awaited:
+                if not future.done():
+                    future.set_exception(why)
+                    future.exception()  # may be awaited by nobody
+            for event in self.running.values():
+                event.set()
+            if not loop.is_closed() and self.process.poll() is None:
+                # Its end of the pipe is closed, so it is about to exit; only the reaping is left.
+                with suppress(subprocess.TimeoutExpired):
+                    await asyncio.to_thread(self.process.wait, 5)
+
+    def _hear(self, answer: dict[str, str]) -> None:
+        if "ready" in answer and not self.ready.done():
+            self.ready.set_result(True)
+        elif folder := answer.get("started"):
+            if (future := self.starting.pop(folder, None)) and not future.done():
+                future.set_result(None)
+        elif folder := answer.get("failed"):
+            if (future := self.starting.pop(folder, None)) and not future.done():
+                future.set_exception(LaunchFailed(answer["error"]))
+            if event := self.running.pop(folder, None):
+                event.set()
+        elif folder := answer.get("ended"):
+            if (future := self.starting.pop(folder, None)) and not future.done():
+                future.set_exception(LaunchFailed(f"the process ended at once with code {answer['exit_code']}"))
+            if event := self.running.pop(folder, None):
+                event.set()
+
+
+class ZygoteLauncher:
+    """Forks from a process that has Airflow loaded; it starts with the first job and goes after an idle time."""
+
+    mode = "zygote"
+
+    def __init__(self, python: str, env: Mapping[str, str], idle: float, errors: Path) -> None:
+        self._python = python
+        self._env = env
+        self._idle = idle
+        self._errors = errors
+        self._zygote: _Zygote | None = None
+        self._lock = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._owned: list[_Zygote] = []
+
+    async def launch(self, folder: JobFolder) -> Started:
+        """Fork a supervisor for the job."""
+        if self._timer is not None:
+            self._timer.cancel()
+        zygote = await self._ready()
+        try:
+            await zygote.order(str(folder.path))
+        except OSError as error:
+            raise LaunchFailed(f"the zygote does not listen: {error.strerror}") from None
+        started = folder.started()
+        if started is None:
+            raise LaunchFailed("the process did not write its pid")
+        return started
+
+    async def settled(self, folder: JobFolder) -> None:
+        """Wait for the zygote to have reaped the job's process."""
+        for zygote in self._owned:
+            if event := zygote.running.get(str(folder.path)):
+                await event.wait()
+        if self._zygote is not None and not self._zygote.running:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(self._idle, self._retire_idle)
+
+    async def close(self) -> None:
+        """Let the zygotes go; those with running jobs do so when these have ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for zygote in self._owned:
+            zygote.retire()
+            if zygote.running:
+                zygote.process.returncode = 0  # meant to outlive us
+                zygote.reader.cancel()
+        await asyncio.gather(*(zygote.reader for zygote in self._owned), return_exceptions=True)
+
+    async def _ready(self) -> _Zygote:
+        async with self._lock:
+            zygote = self._zygote
+            if zygote is not None and zygote.usable and time.monotonic() - zygote.born > OLDEST:
+                zygote.retire()
+            if zygote is None or not zygote.usable:
+                self._owned = [old for old in self._owned if not old.reader.done()]
+                try:
+                    zygote = self._zygote = _Zygote(self._python, self._env, self._errors)
+                except OSError as error:
+                    raise LaunchFailed(f"{self._python}: {error.strerror}") from None
+                self._owned.append(zygote)
+                log.debug("zygote %d starts", zygote.process.pid)
+            try:
+                async with asyncio.timeout(READY_WITHIN):
+                    await asyncio.shield(zygote.ready)
+            except TimeoutError:
+                zygote.process.kill()
+                raise LaunchFailed(f"the zygote was not ready within {READY_WITHIN:.0f} s") from None
+            return zygote
+
+    def _retire_idle(self) -> None:
+        if self._zygote is not None and not self._zygote.running:
+            log.debug("zygote %d was idle and goes", self._zygote.process.pid)
+            self._zygote.retire()
+            self._zygote = None

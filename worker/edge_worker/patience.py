@@ -1,0 +1,51 @@
+"""Calls that are repeated until they are answered, however long that takes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from edge_worker.faults import NotAllowed, Unreachable
+from edge_worker.plan import BACKOFF_LAST, backoff, jittered
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+
+async def wait(event: asyncio.Event, timeout: float | None) -> bool:
+    """Return whether ``event`` was set within ``timeout`` seconds (None: wait for ever)."""
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def pause(attempt: int, fault: Unreachable | NotAllowed) -> float:
+    """Return the seconds to wait after failure number ``attempt``, from 0."""
+    if isinstance(fault, NotAllowed):
+        return jittered(BACKOFF_LAST, random.random())  # noqa: S311 - jitter, not a secret
+    return max(fault.retry_after or 0.0, backoff(attempt, random.random()))  # noqa: S311
+
+
+async def persist(call: Callable[[], Awaitable[R]], what: str) -> R:
+    """Return the answer to ``call``, repeated while the far end can not be reached or does not allow it yet.
+
+    Other faults are raised. Cancelling is the only way to give up.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await call()
+        except (Unreachable, NotAllowed) as fault:
+            delay = pause(attempt, fault)
+            # The first failures of a restart or a network hiccup are not worth a warning each.
+            level = logging.WARNING if attempt in (2, 5) or attempt % 20 == 19 else logging.DEBUG
+            log.log(level, "%s: %s; trying again (failure %d)", what, fault, attempt + 1)
+            attempt += 1
+        await asyncio.sleep(delay)

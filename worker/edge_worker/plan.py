@@ -1,0 +1,173 @@
+"""The daemon's decisions: pure functions of facts, with the time and the random draw as arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from edge_otel.state import Facts, WorkerState, obey
+
+BACKOFF_FIRST = 0.5
+BACKOFF_LAST = 30.0
+"""Seconds; the range of pauses after failed calls."""
+
+_REPORTED_IN_MAINTENANCE = frozenset(
+    {WorkerState.MAINTENANCE_PENDING, WorkerState.MAINTENANCE_MODE, WorkerState.OFFLINE_MAINTENANCE}
+)
+
+
+_TASK_FAILED = frozenset({"failed", "up_for_retry"})
+
+
+class Answer(Enum):
+    """What an HTTP answer means to the daemon."""
+
+    GOOD = "good"
+    LATER = "later"
+    """Try the same call again, with growing pauses."""
+    NOT_ALLOWED = "not allowed"
+    STALE = "stale"
+    FORGOTTEN = "forgotten"
+    REPLACED = "replaced"
+    REWIND = "rewind"
+    REFUSED = "refused"
+
+
+_BY_NAME = {
+    "StaleClaim": Answer.STALE,
+    "JobNotFound": Answer.STALE,
+    "WorkerNotFound": Answer.FORGOTTEN,
+    "SessionReplaced": Answer.REPLACED,
+}
+
+
+def read_answer(status: int, error: str | None) -> Answer:
+    """Return what a status and the error name in its body (None where the body is not ours) mean.
+
+    A 404 or 409 without an error name was not said by the Edge API but by a proxy or a wrong route on the way,
+    and must not end a job.
+    """
+    if 200 <= status < 300:
+        return Answer.GOOD
+    if status == 416:
+        return Answer.REWIND
+    if status in (401, 403):
+        return Answer.NOT_ALLOWED
+    if status in (408, 425, 429) or status >= 500 or status < 400:
+        return Answer.LATER
+    if error is None:
+        return Answer.LATER
+    return _BY_NAME.get(error, Answer.REFUSED)
+
+
+def backoff(attempt: int, draw: float) -> float:
+    """Return the pause in seconds after failure number ``attempt`` (from 0): full jitter, ``draw`` within 0 and 1."""
+    return draw * float(min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(attempt, 16)))
+
+
+def jittered(interval: float, draw: float) -> float:
+    """Return a pause around ``interval``, within a quarter of it, so that a fleet spreads out."""
+    return interval * (0.75 + draw / 2)
+
+
+def after_reply(facts: Facts, reported: WorkerState, stored: WorkerState) -> Facts:
+    """Return the facts after the server's answer to a report of state ``reported``.
+
+    Maintenance that began while the report was on its way is not ended by the answer to it.
+    """
+    obeyed = obey(facts, stored)
+    if facts.maintenance and not obeyed.maintenance and reported not in _REPORTED_IN_MAINTENANCE:
+        return replace(obeyed, maintenance=True)
+    return obeyed
+
+
+def free_slots(facts: Facts, concurrency: int, used: int) -> int:
+    """Return how many slots may be filled now: none while draining or in maintenance."""
+    if facts.draining or facts.maintenance:
+        return 0
+    return max(0, concurrency - used)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """How a drain goes: seconds from its start to SIGTERM (None waits for ever) and from there to SIGKILL."""
+
+    started: float
+    patience: float | None
+    grace: float
+
+
+class Push(Enum):
+    """What a drain does to the jobs that still run."""
+
+    WAIT = "wait"
+    TERMINATE = "terminate"
+    KILL = "kill"
+
+
+def push(departure: Departure, now: float) -> tuple[Push, float | None]:
+    """Return what to do at ``now`` and when to ask again (None: only when a job ends)."""
+    if departure.patience is None:
+        return Push.WAIT, None
+    terminate_at = departure.started + departure.patience
+    kill_at = terminate_at + departure.grace
+    if now < terminate_at:
+        return Push.WAIT, terminate_at
+    if now < kill_at:
+        return Push.TERMINATE, kill_at
+    return Push.KILL, None
+
+
+class Readopted(Enum):
+    """What a restarted daemon does with a job's folder."""
+
+    FORGET = "forget"
+    """Acknowledged, and the log is complete."""
+    REPORT = "report"
+    """Ended and judged; the report or the log is not fully delivered."""
+    WATCH = "watch"
+    """Its process was started, and runs or has ended meanwhile."""
+    ACCEPT = "accept"
+    """It was offered and never started here."""
+
+
+def readopt(started: bool, judged: bool, delivered: bool) -> Readopted:
+    """Return what to do with a folder in which a process was started, an end was judged, all was delivered."""
+    if judged:
+        return Readopted.FORGET if delivered else Readopted.REPORT
+    return Readopted.WATCH if started else Readopted.ACCEPT
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended: its state and exit code as reported, the error in words, the outcome for the span."""
+
+    succeeded: bool
+    exit_code: int | None
+    error: str | None
+    outcome: str
+    error_type: str | None
+
+
+def judge_ending(exit_code: int | None, error: str | None, stopped: str | None, task_state: str | None) -> Ending:
+    """Return the ending of a process: ``exit_code`` as of waitpid, None where nobody saw it.
+
+    ``error`` is what the process or its launcher said, ``stopped`` why this daemon ended it, ``task_state`` the
+    state in which Airflow's supervisor left the task, where there is one. A task whose code failed still ends with 0: Airflow
+    has been told, so the job succeeded, but the span has not.
+    """
+    task_failed = task_state in _TASK_FAILED
+    if stopped is not None and (exit_code != 0 or task_failed):
+        return Ending(False, exit_code, stopped, "killed", "stopped_by_worker")
+    if exit_code == 0 and task_failed:
+        return Ending(True, 0, None, "failed", "task_failed")
+    if exit_code == 0:
+        return Ending(True, 0, None, "success", None)
+    if exit_code is None:
+        return Ending(False, None, error or "The task's process ended without a result.", "killed", "result_missing")
+    if exit_code < 0:
+        text = error or f"The task's process was ended by signal {-exit_code}."
+        return Ending(False, exit_code, text, "killed", f"signal_{-exit_code}")
+    return Ending(
+        False, exit_code, error or f"The task's process ended with code {exit_code}.", "failed", "task_failed"
+    )

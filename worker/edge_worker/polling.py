@@ -1,0 +1,250 @@
+"""v1 over HTTPS: the transport that works through every proxy. One pool of kept-alive connections."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.cookiejar import DefaultCookiePolicy
+from typing import TypeVar
+from urllib.parse import quote
+
+import requests
+from pydantic import BaseModel, ValidationError
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+
+from edge_otel.telemetry import context
+from edge_otel.wire import CLAIM_HEADER, ErrorBody, FetchRequest, JobOffer, JobReport, WorkerReply, WorkerReport
+from edge_worker.faults import Forgotten, NotAllowed, Refused, Replaced, Rewind, Stale, Unreachable
+from edge_worker.journal import Ticket
+from edge_worker.plan import Answer, read_answer
+from edge_worker.settings import Settings
+
+CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 30.0
+"""Seconds. A dead link is noticed by these; nothing but the call itself waits for them."""
+
+THREADS = {"worker": 1, "jobs": 3, "logs": 2}
+"""Calls of one kind never wait for calls of another kind."""
+
+GZIP_FROM = 512
+"""Bytes; smaller bodies do not gain."""
+
+_REFUSALS = {
+    Answer.NOT_ALLOWED: NotAllowed,
+    Answer.STALE: Stale,
+    Answer.FORGOTTEN: Forgotten,
+    Answer.REPLACED: Replaced,
+    Answer.REFUSED: Refused,
+}
+
+M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R")
+
+
+class TokenFile(AuthBase):
+    """The bearer token, kept in memory and read again when the server refuses it.
+
+    Being an ``auth`` object it also keeps requests from replacing the token by an entry of ``.netrc``.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.token_file
+        self._token = ""
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the file; return whether it holds a new token. A file that can not be read changes nothing."""
+        try:
+            token = self._path.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return False
+        changed = bool(token) and token.isascii() and token.isprintable() and token != self._token
+        if changed:
+            self._token = token
+        return changed
+
+    def __bool__(self) -> bool:
+        return bool(self._token)
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class Polling:
+    """The Edge API by v1 calls, for the loop and the log shipper. Every method raises Fault."""
+
+    def __init__(self, settings: Settings, token: TokenFile) -> None:
+        self._settings = settings
+        self._token = token
+        self._base = settings.server.rstrip("/")
+        self._session = requests.Session()
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=sum(THREADS.values()))
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+        if settings.proxy:
+            # requests prefers the environment's proxies over the session's unless it is told to ignore it.
+            self._session.trust_env = False
+            self._session.proxies = {"http": settings.proxy, "https": settings.proxy}
+        if settings.client_cert and settings.client_key:
+            self._session.cert = (str(settings.client_cert), str(settings.client_key))
+        environment_ca = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
+        self._verify: str | bool = str(settings.ca_file) if settings.ca_file else environment_ca or True
+        self._threads = {
+            kind: ThreadPoolExecutor(count, thread_name_prefix=f"http-{kind}") for kind, count in THREADS.items()
+        }
+
+    async def register(self, report: WorkerReport) -> WorkerReply:
+        """Announce this daemon."""
+        return await self._in("worker", lambda: self._worker("POST", report))
+
+    async def beat(self, report: WorkerReport) -> WorkerReply:
+        """Send a heartbeat."""
+        return await self._in("worker", lambda: self._worker("PATCH", report))
+
+    async def fetch(self, request: FetchRequest) -> JobOffer | None:
+        """Return an offer, or None when there is no job for this worker."""
+
+        def call() -> JobOffer | None:
+            answer = self._call("POST", f"v1/jobs/fetch/{quote(self._settings.name, safe='')}", body=request)
+            if answer.content.strip() in (b"null", b""):
+                return None
+            return _decode(JobOffer, answer)
+
+        return await self._in("jobs", call)
+
+    async def report(self, ticket: Ticket, state: str, report: JobReport) -> None:
+        """Tell a job's state: ``running`` accepts the offer, ``queued`` declines it."""
+        key = (ticket.dag_id, ticket.task_id, ticket.run_id, ticket.try_number, ticket.map_index, state)
+        path = "v1/jobs/state/" + "/".join(quote(str(part), safe="") for part in key)
+        await self._in("jobs", lambda: self._call("PATCH", path, body=report, carrier=ticket.span or None))
+
+    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> int:
+        """Send log bytes from offset ``start``; return the server's cursor. Raises Rewind with it on a gap."""
+
+        def call() -> int:
+            headers = {
+                CLAIM_HEADER: str(ticket.claim),
+                "Content-Range": f"bytes {start}-{start + len(body) - 1}/*",
+                "Content-Type": "application/octet-stream",
+            }
+            data = body
+            if len(body) >= GZIP_FROM and len(packed := gzip.compress(body, compresslevel=1)) < len(body):
+                headers["Content-Encoding"], data = "gzip", packed
+            answer = self._call(
+                "PATCH", f"v2/jobs/{ticket.id}/log", data=data, headers=headers, carrier=ticket.span or None
+            )
+            return _cursor(answer)
+
+        return await self._in("logs", call)
+
+    async def log_cursor(self, ticket: Ticket) -> int:
+        """Return how many bytes of the job's log the server has."""
+
+        def call() -> int:
+            headers = {CLAIM_HEADER: str(ticket.claim)}
+            path = f"v2/jobs/{ticket.id}/log"
+            return _cursor(self._call("HEAD", path, headers=headers, carrier=ticket.span or None))
+
+        return await self._in("logs", call)
+
+    def close(self) -> None:
+        """Take no more calls and drop idle connections; a call under way ends by its own timeouts."""
+        for pool in self._threads.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._session.close()
+
+    async def _in(self, kind: str, call: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._threads[kind], call)
+
+    def _worker(self, method: str, report: WorkerReport) -> WorkerReply:
+        path = f"v1/worker/{quote(self._settings.name, safe='')}"
+        return _decode(WorkerReply, self._call(method, path, body=report))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        data: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        carrier: dict[str, str] | None = None,
+    ) -> requests.Response:
+        sent = {**(headers or {}), **(carrier or context.new_root())}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+            data = body.model_dump_json(exclude_none=True).encode()
+        answer = self._send(method, path, data, sent)
+        error = _error_body(answer)
+        meaning = read_answer(answer.status_code, error.error if error else None)
+        if meaning is Answer.NOT_ALLOWED and self._token.refresh():
+            answer = self._send(method, path, data, sent)
+            error = _error_body(answer)
+            meaning = read_answer(answer.status_code, error.error if error else None)
+        if meaning is Answer.GOOD:
+            return answer
+        if meaning is Answer.REWIND:
+            raise Rewind(_cursor(answer))
+        if meaning is Answer.LATER:
+            detail = error.detail if error else f"{method} {path} was answered {answer.status_code} {answer.reason}"
+            if location := answer.headers.get("Location"):
+                detail += f", a redirect to {location}: set --server to the final URL"
+            raise Unreachable(detail, _retry_after(answer))
+        detail = error.detail if error else answer.reason or ""
+        raise _REFUSALS[meaning](
+            answer.status_code, error.error if error else "", detail, error.error_id if error else ""
+        )
+
+    def _send(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> requests.Response:
+        try:
+            return self._session.request(
+                method,
+                f"{self._base}/{path}",
+                data=data,
+                headers=headers,
+                auth=self._token,
+                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                # Passed with every call: an environment variable would win over the session's.
+                verify=self._verify,
+                allow_redirects=False,
+            )
+        except (requests.RequestException, OSError, ValueError) as error:
+            raise Unreachable(f"{method} {self._base}/{path}: {type(error).__name__}: {error}") from None
+
+
+def _decode(model: type[M], answer: requests.Response) -> M:
+    try:
+        return model.model_validate_json(answer.content)
+    except ValidationError as error:
+        where = ", ".join(".".join(map(str, item["loc"])) or "body" for item in error.errors()[:3])
+        raise Unreachable(f"the answer to {answer.request.path_url} is not a {model.__name__}: {where}") from None
+
+
+def _error_body(answer: requests.Response) -> ErrorBody | None:
+    if answer.ok:
+        return None
+    try:
+        return ErrorBody.model_validate_json(answer.content)
+    except ValidationError:
+        return None
+
+
+def _cursor(answer: requests.Response) -> int:
+    """Return the cursor of ``Range: bytes=0-(n-1)``; absent or empty is 0."""
+    text = answer.headers.get("Range", "").strip()
+    if not text:
+        return 0
+    last = text.removeprefix("bytes").lstrip("= ").partition("-")[2]
+    if not last.isdigit():
+        raise Unreachable(f"the server's Range header is not understood: {text[:60]!r}")
+    return int(last) + 1
+
+
+def _retry_after(answer: requests.Response) -> float | None:
+    text = answer.headers.get("Retry-After", "")
+    return min(float(text), 300.0) if text.isdigit() else None

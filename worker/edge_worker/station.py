@@ -1,0 +1,179 @@
+"""What the daemon knows of itself, shared by its loops: facts, slots, maintenance, jobs, and events to wake on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from edge_otel.state import Facts, WorkerState, observe
+from edge_otel.wire import FetchRequest, WorkerReply, WorkerReport, WorkerSettings
+from edge_worker import plan
+from edge_worker.environment import EXECUTION_API_URL
+from edge_worker.host import Host
+from edge_worker.jobs import Job
+from edge_worker.journal import Journal, Maintenance
+from edge_worker.settings import Pace, Settings, execution_api_url, pace
+
+log = logging.getLogger(__name__)
+
+SKEW = 60.0
+"""Seconds between the clocks that are worth a word."""
+
+
+class Station:
+    """One daemon's knowledge. Only its event loop's thread touches it."""
+
+    def __init__(self, settings: Settings, host: Host, journal: Journal, task_env: dict[str, str]) -> None:
+        self.settings = settings
+        self.session = str(uuid4())
+        self.jobs: dict[tuple[str, int], Job] = {}
+        self.queues = settings.queues
+        self.concurrency = settings.concurrency
+        self.registered = asyncio.Event()
+        self.leaving = asyncio.Event()
+        """A drain has begun."""
+        self.news = asyncio.Event()
+        """The server should hear of something before the next heartbeat is due."""
+        self.room = asyncio.Event()
+        """A slot may be free."""
+        self.stirred = asyncio.Event()
+        """A job has ended, or the departure has changed: for the drain."""
+        self.departure: plan.Departure | None = None
+        self.reason = ""
+        self.replaced = False
+        self.last_contact: float | None = None
+        """Seconds since the epoch of the last answer to a heartbeat."""
+        self._told: WorkerSettings | None = None
+        self._host = host
+        self._journal = journal
+        self._task_env = task_env
+        self.maintenance = journal.maintenance()
+        if settings.maintenance_comment is not None:
+            self.maintain(Maintenance(settings.maintenance_comment, "local"))
+
+    @property
+    def facts(self) -> Facts:
+        """The facts as of now."""
+        active = sum(job.active for job in self.jobs.values())
+        return Facts(active, self.departure is not None, self.maintenance is not None)
+
+    @property
+    def free(self) -> int:
+        """Slots that may be filled now."""
+        if self.replaced or not self.registered.is_set():
+            return 0
+        used = sum(job.ticket.slots for job in self.jobs.values() if job.active)
+        return plan.free_slots(self.facts, self.concurrency, used)
+
+    def pace(self) -> Pace:
+        """Return how often things happen."""
+        return pace(self.settings, self._told)
+
+    def execution_api_url(self) -> str:
+        """Return the URL that tasks call."""
+        told = self._task_env.get(EXECUTION_API_URL) or (self._told.execution_api_url if self._told else None)
+        return execution_api_url(self.settings, told)
+
+    def report(self, state: WorkerState | None = None) -> WorkerReport:
+        """Return a report of the facts, or of ``state``."""
+        facts = self.facts
+        jobs = [{"id": id_, "claim": claim} for (id_, claim), job in self.jobs.items() if job.active or job.unreported]
+        local = self.maintenance is not None and self.maintenance.origin in ("local", "automatic")
+        return WorkerReport.model_validate(
+            {
+                "state": state or observe(facts),
+                "jobs_active": facts.jobs,
+                "queues": self.queues,
+                "sysinfo": {
+                    **self._host.facts(),
+                    "concurrency": self.concurrency,
+                    "free_concurrency": self.free,
+                },
+                "maintenance_comments": self.maintenance.comment if self.maintenance else None,
+                "maintenance_origin": self.maintenance.origin if self.maintenance and local else None,
+                "team_name": self.settings.team,
+                "session": self.session,
+                "jobs": jobs,
+            }
+        )
+
+    def fetch_request(self) -> FetchRequest:
+        """Return the question for one job."""
+        return FetchRequest(
+            queues=self.queues,
+            team_name=self.settings.team,
+            free_concurrency=self.free,
+            supports_task_instance_uuid=True,
+            claims=True,
+            session=self.session,
+        )
+
+    def hear(self, reported: WorkerState, reply: WorkerReply) -> None:
+        """Obey the answer to a report of state ``reported``."""
+        before = self.facts
+        self.last_contact = time.time()
+        if reply.settings is not None:
+            skew = (datetime.now(UTC) - reply.settings.server_time).total_seconds()
+            if abs(skew) > SKEW and self._told is None:
+                log.warning("the clock is %.0f s %s the server's", abs(skew), "ahead of" if skew > 0 else "behind")
+            self._told = reply.settings
+        if reply.queues != self.queues:
+            log.info("queues are now %s", ",".join(reply.queues or ["(all)"]))
+            self.queues = reply.queues
+        concurrency = reply.concurrency or self.settings.concurrency
+        if concurrency != self.concurrency:
+            log.info("concurrency is now %d", concurrency)
+            self.concurrency = concurrency
+            self.room.set()
+        facts = plan.after_reply(before, reported, reply.state)
+        if facts.maintenance and not before.maintenance:
+            self.maintain(Maintenance(reply.maintenance_comments or "", "admin"))
+        elif before.maintenance and not facts.maintenance:
+            self.maintain(None)
+        elif self.maintenance and reply.maintenance_comments not in (None, self.maintenance.comment):
+            self.maintain(replace(self.maintenance, comment=reply.maintenance_comments or ""))
+        if facts.draining and not before.draining:
+            self.drain("asked to by the server")
+
+    def maintain(self, maintenance: Maintenance | None) -> None:
+        """Enter maintenance, or end it with None; remembered over restarts."""
+        changed = (maintenance is None) != (self.maintenance is None)
+        if maintenance is not None:
+            if changed:
+                log.info("maintenance begins (%s): %s", maintenance.origin, maintenance.comment)
+        elif changed:
+            log.info("maintenance ends")
+        self.maintenance = maintenance
+        try:
+            self._journal.remember(maintenance)
+        except OSError as error:
+            log.error("cannot remember maintenance: %s", error)  # noqa: TRY400
+        if changed:
+            self.news.set()
+            self.room.set()
+
+    def drain(self, reason: str, at_once: bool = False) -> None:
+        """Take no more jobs and leave when the present ones have ended; ``at_once`` stops those now."""
+        now = time.monotonic()
+        if self.departure is None:
+            log.info("draining: %s; %d jobs active", reason, self.facts.jobs)
+            patience = self.settings.drain_timeout or None
+            self.departure = plan.Departure(now, patience, self.settings.kill_grace)
+            self.reason = f"the drain timeout of {patience} s has passed" if patience else reason
+        if at_once and self.departure.patience != 0:
+            self.departure = plan.Departure(now, 0, self.settings.kill_grace)
+            self.reason = reason
+        self.leaving.set()
+        self.news.set()
+        self.room.set()
+        self.stirred.set()
+
+    def changed(self) -> None:
+        """A job's slot or its need to be reported has changed."""
+        self.news.set()
+        self.room.set()
+        self.stirred.set()

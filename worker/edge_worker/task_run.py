@@ -1,0 +1,180 @@
+"""Runs one job in the task interpreter: ``python -P task_run.py JOBFOLDER``, or in a fork of the zygote.
+
+This file is run by an interpreter in which edge_worker need not be installed: standard library and Airflow only.
+It exits with the code of Airflow's supervisor and leaves ``result.json`` in the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+import types
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+TAIL_BYTES, TAIL_LINES = 16 * 1024, 100
+"""How much of the captured output goes to the end of a log in which Airflow wrote nothing."""
+
+
+class Claimed(Exception):
+    """A process runs, or ran, in this folder already."""
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON file in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(record))
+    temporary.replace(path)
+
+
+def identity() -> str:
+    """Return this process's identity; the daemon's ``processes.identity`` computes the same. Empty without /proc."""
+    try:
+        stat = Path("/proc/self/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}:{stat.rpartition(')')[2].split()[19]}"
+    except (OSError, IndexError):
+        return ""
+
+
+def claim(folder: Path) -> None:
+    """Make this process the only one that ever runs the job of ``folder``; raises Claimed."""
+    temporary = folder / f".process.{os.getpid()}"
+    temporary.write_text(json.dumps({"pid": os.getpid(), "identity": identity(), "time": time.time()}))
+    try:
+        # A link is created or refused in one step and, unlike an exclusive open, appears with its content.
+        os.link(temporary, folder / "process.json")
+    except FileExistsError:
+        raise Claimed(folder.name) from None
+    finally:
+        temporary.unlink()
+
+
+def append_log(path: Path, lines: list[str], level: str = "error") -> None:
+    """Append events to a task's log in Airflow's format, one JSON object a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    records = ({"timestamp": now, "level": level, "event": line, "logger": "edge.worker"} for line in lines)
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    with path.open("ab") as handle:
+        if handle.tell():
+            with path.open("rb") as written:
+                written.seek(-1, os.SEEK_END)
+                if written.read(1) != b"\n":
+                    text = "\n" + text
+        handle.write(text.encode())
+
+
+def tail(path: Path) -> list[str]:
+    """Return the last lines of captured output; none where there is none."""
+    try:
+        with path.open("rb") as handle:
+            handle.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            text = handle.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.strip()][-TAIL_LINES:]
+
+
+def name_host(name: str) -> None:
+    """Make the worker's name this process's host name in Airflow, unless the user has named a callable.
+
+    By the in-memory configuration and a module made here: nothing that a task's own subprocesses could trip over.
+    """
+    if os.environ.get("AIRFLOW__CORE__HOSTNAME_CALLABLE"):
+        return
+    module = types.ModuleType("edge_task_host")
+    module.worker_name = lambda: name  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    from airflow.configuration import conf as core
+    from airflow.sdk.configuration import conf as sdk
+
+    for conf in (core, sdk):
+        if not conf.has_section("core"):
+            conf.add_section("core")
+        conf.set("core", "hostname_callable", f"{module.__name__}.worker_name")
+
+
+def note_task_state(seen: dict[str, str]) -> None:
+    """Have Airflow's supervisor leave the task's state in ``seen``: its exit code is 0 also for a failed task."""
+    from airflow.sdk.execution_time.supervisor import ActivitySubprocess
+
+    wait = ActivitySubprocess.wait
+
+    def wait_and_note(process: Any) -> Any:
+        try:
+            return wait(process)
+        finally:
+            seen["task_state"] = str(getattr(process.final_state, "value", process.final_state))
+
+    ActivitySubprocess.wait = wait_and_note
+
+
+def execute(workload: str, server: str | None) -> tuple[int, str | None]:
+    """Run a workload (JSON) of any kind by Airflow's own supervisors; return the exit code and the task's state."""
+    from airflow.executors.base_executor import BaseExecutor
+    from airflow.executors.workloads import ExecutorWorkload
+    from pydantic import TypeAdapter
+
+    decoded = TypeAdapter(ExecutorWorkload).validate_json(workload)
+    seen: dict[str, str] = {}
+    with contextlib.suppress(Exception):
+        note_task_state(seen)
+    code = int(BaseExecutor.run_workload(decoded, server=server))
+    return code, seen.get("task_state")
+
+
+def run(folder: Path, forked: bool = False) -> int:
+    """Run the job of ``folder``, which this process has claimed; return the exit code, written to the folder too."""
+    order = json.loads((folder / "launch.json").read_bytes())
+    os.environ.update(order["env"])
+    secret = folder / "workload.json"
+    workload = secret.read_text()
+    # It holds the workload's token; nobody needs it again.
+    secret.unlink()
+    log_file = Path(order["log_file"]) if order["log_file"] else None
+    code, state, error, lines = 1, None, None, []
+    try:
+        if forked:
+            # Only now: a tracer provider has a thread, which would not survive the fork.
+            from airflow.configuration import conf
+            from airflow.settings import configure_otel
+
+            configure_otel(conf)
+        name_host(order["worker"])
+        code, state = execute(workload, order["server"])
+    except BaseException as failure:  # noqa: BLE001 - whatever it was, the log must tell
+        if isinstance(failure, SystemExit) and failure.code in (None, 0):
+            code = 0
+        else:
+            error = f"The task's supervisor failed: {type(failure).__name__}: {failure}"[:2000]
+            lines = [error, *"".join(traceback.format_exception(failure)).splitlines()]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if log_file is not None and code != 0:
+        empty = not log_file.exists() or log_file.stat().st_size == 0
+        if empty and not lines:
+            lines = [f"The task's process ended with code {code}. Its output:", *tail(folder / "output")]
+        if lines:
+            append_log(log_file, lines)
+    write(folder / "result.json", {"exit_code": code, "error": error, "time": time.time(), "task_state": state})
+    return code
+
+
+def main() -> None:
+    """Run the job whose folder is the first argument, in this interpreter."""
+    folder = Path(sys.argv[1])
+    claim(folder)
+    code = run(folder)
+    sys.stdout.flush()
+    # As after a fork: threads that a task's libraries left behind must not hold the process.
+    os._exit(code & 0xFF)
+
+
+if __name__ == "__main__":
+    main()
