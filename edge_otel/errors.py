@@ -83,6 +83,12 @@ class WorkerGone(EdgeError):
     status = 409
 
 
+class QueueNotAllowed(EdgeError):
+    """The worker's token does not allow this queue."""
+
+    status = 409
+
+
 class JobNotFound(EdgeError):
     """No such job: it was revoked, or it ended long ago."""
 

@@ -63,7 +63,7 @@ def set_state(
     now = datetime.now(UTC)
     with new_session() as session:
         trace_id = context.trace_id({"traceparent": traceparent or ""})
-        worker = workers.heartbeat(session, worker_name, report, now, trace_id=trace_id)
+        worker = workers.heartbeat(session, worker_name, report, now, token_id=caller.token_id, trace_id=trace_id)
         reply = _reply(worker, False, settings, now)
     # After the commit: a worker that is refused for its version is still seen, and seen to drain.
     reply.versions_match = _check_versions(report.sysinfo, settings, edge3=report.session is None)

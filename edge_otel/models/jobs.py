@@ -257,14 +257,18 @@ def remove(session: Session, job_id: str) -> None:
 
 
 def purge(session: Session, team: str | None, succeeded_before: datetime, failed_before: datetime) -> int:
-    """Delete finished jobs that ended before these times, at most PURGE_LIMIT of them; return how many."""
+    """Delete finished jobs that ended before these times, at most PURGE_LIMIT of them; return how many.
+
+    A job that succeeded but whose log is still coming is kept as long as one that failed.
+    """
+    log_is_here = or_(Job.log_complete.is_(True), Job.log_path.is_(None))
     old = session.scalars(
         select(Job.id)
         .where(
             Job.team.is_not_distinct_from(team),
             or_(
-                and_(Job.state == JobState.SUCCESS, Job.changed_at < succeeded_before),
-                and_(Job.state.in_(FINISHED - {JobState.SUCCESS}), Job.changed_at < failed_before),
+                and_(Job.state == JobState.SUCCESS, log_is_here, Job.changed_at < succeeded_before),
+                and_(Job.state.in_(FINISHED), Job.changed_at < failed_before),
             ),
         )
         .order_by(Job.changed_at)

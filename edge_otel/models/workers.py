@@ -8,9 +8,9 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from edge_otel.errors import NameTaken, SessionReplaced, WorkerActive, WorkerGone, WorkerNotFound
+from edge_otel.errors import NameTaken, QueueNotAllowed, SessionReplaced, WorkerActive, WorkerGone, WorkerNotFound
 from edge_otel.models.session import prepare_lock
-from edge_otel.models.tables import Worker, WorkerEvent
+from edge_otel.models.tables import Token, Worker, WorkerEvent
 from edge_otel.reconcile import SILENT_INTERVALS, silent_since
 from edge_otel.state import GONE, IN_MAINTENANCE, WorkerState, expire, settle
 from edge_otel.wire import WorkerReport
@@ -39,8 +39,7 @@ def register(
     else:
         before = WorkerState(worker.state)
         silent = worker.last_heartbeat < silent_since(now, worker.heartbeat_interval)
-        same_token = token_id is not None and token_id == worker.token_id
-        if before not in GONE and not silent and not same_token:
+        if before not in GONE and not silent and not _succeeds(session, token_id, worker.token_id):
             raise NameTaken(
                 f"Worker {name!r} is active in state {before.value!r}. Stop it first, or give this one another name."
                 f" If it died, its name is free {SILENT_INTERVALS * worker.heartbeat_interval:g} s after its last"
@@ -53,13 +52,24 @@ def register(
     return worker
 
 
-def heartbeat(session: Session, name: str, report: WorkerReport, now: datetime, *, trace_id: str | None) -> Worker:
+def _succeeds(session: Session, token_id: str | None, held: str | None) -> bool:
+    """Return whether a token is the one that a worker holds, or the one that it was rotated to."""
+    if token_id is None or held is None or token_id == held:
+        return token_id is not None and token_id == held
+    token = session.get(Token, held)
+    return token is not None and token.rotated_to == token_id
+
+
+def heartbeat(
+    session: Session, name: str, report: WorkerReport, now: datetime, *, token_id: str | None, trace_id: str | None
+) -> Worker:
     """Store what a worker reports of itself, merged with what administrators asked for."""
     worker = _locked(session, name)
     if worker is None:
         raise WorkerNotFound(f"No worker {name!r} is registered. Start it again to register it.")
     if worker.session and report.session and worker.session != report.session:
         raise SessionReplaced
+    worker.token_id = token_id
     _apply(session, worker, WorkerState(worker.state), report, now, cause="heartbeat", trace_id=trace_id)
     return worker
 
@@ -185,9 +195,14 @@ def set_concurrency(session: Session, name: str, slots: int) -> None:
 
 def change_queues(session: Session, name: str, add: Iterable[str], drop: Iterable[str]) -> list[str] | None:
     """Change a connected worker's queues and return them. A worker of all queues (None) that gets one has only that;
-    one that loses its last has none at all."""
+    one that loses its last has none at all. Raise QueueNotAllowed for one that the worker's token does not allow."""
     worker, _ = _connected(session, name)
     add, drop = list(add), set(drop)
+    token = session.get(Token, worker.token_id) if worker.token_id else None
+    if token is not None and token.queues is not None and not set(add) <= set(token.queues):
+        raise QueueNotAllowed(
+            f"The token of worker {name!r} allows only the queues {', '.join(token.queues)}. Create another token."
+        )
     if add or worker.queues is not None:
         worker.queues = [q for q in dict.fromkeys([*(worker.queues or []), *add]) if q not in drop]
     return worker.queues

@@ -139,7 +139,7 @@ def test_purge_removes_what_is_old_enough_and_no_more_than_its_limit(database, m
     with database() as session:
         worker = register(session, "w", NOW)
         for _ in range(5):
-            queue_job(session, NOW)
+            queue_job(session, NOW, log_path=None)
             job = claim(session, worker, NOW)
             jobs.record_report(job, JobState.RUNNING, 1, NOW)
             jobs.record_report(job, JobState.SUCCESS, 1, NOW)
@@ -150,6 +150,19 @@ def test_purge_removes_what_is_old_enough_and_no_more_than_its_limit(database, m
         assert jobs.purge(session, None, later, NOW) == 3
         assert jobs.purge(session, None, later, NOW) == 2
         assert state_of(session, waiting) is JobState.QUEUED
+
+
+def test_a_job_whose_log_is_still_coming_is_kept_as_long_as_a_failed_one(database):
+    with database() as session:
+        worker = register(session, "w", NOW)
+        queue_job(session, NOW)
+        job = claim(session, worker, NOW)
+        jobs.record_report(job, JobState.RUNNING, 1, NOW)
+        jobs.record_report(job, JobState.SUCCESS, 1, NOW, log_length=1)
+    later = NOW + timedelta(minutes=10)
+    with database() as session:
+        assert jobs.purge(session, None, later, NOW) == 0
+        assert jobs.purge(session, None, later, later) == 1
 
 
 def test_a_workload_of_a_megabyte_is_stored_whole(database):
