@@ -153,8 +153,8 @@ def judge_ending(exit_code: int | None, error: str | None, stopped: str | None, 
     """Return the ending of a process: ``exit_code`` as of waitpid, None where nobody saw it.
 
     ``error`` is what the process or its launcher said, ``stopped`` why this daemon ended it, ``task_state`` the
-    state in which Airflow's supervisor left the task, where there is one. A task whose code failed still ends with 0: Airflow
-    has been told, so the job succeeded, but the span has not.
+    state in which Airflow's supervisor left the task, where there is one. A task whose code failed still ends with
+    0: Airflow has been told, so the job succeeded, but the span has not.
     """
     task_failed = task_state in _TASK_FAILED
     if stopped is not None and (exit_code != 0 or task_failed):
