@@ -23,6 +23,10 @@ class AirflowApi:
         answer.raise_for_status()
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
+    def close(self) -> None:
+        """Close the kept connections."""
+        self._session.close()
+
     def call(self, method: str, path: str, **options: Any) -> Any:
         """Return the JSON of an answer.
 

@@ -166,6 +166,7 @@ class Cluster:
             with suppress(psutil.NoSuchProcess):
                 left.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
                 process.kill()
+        self.api.close()
         return left
 
 

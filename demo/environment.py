@@ -22,7 +22,7 @@ def _fernet_key() -> str:
 class Secrets:
     """Made anew for every cluster."""
 
-    jwt: str = field(default_factory=secrets.token_urlsafe)
+    jwt: str = field(default_factory=lambda: secrets.token_urlsafe(64))
     session: str = field(default_factory=secrets.token_urlsafe)
     fernet: str = field(default_factory=_fernet_key)
 
@@ -93,4 +93,5 @@ def site(base: Mapping[str, str], *, home: Path, dags: Path) -> dict[str, str]:
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "OTEL_SERVICE_NAME": "airflow-task",
     }

@@ -1,0 +1,87 @@
+"""One central site for all acceptance tests: starting it takes longer than most of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rig import LONG, Rig
+
+from demo.cluster import Cluster
+from demo.otlp import Rotel, SpanStore, why_rotel_cannot_run
+from demo.postgres import Postgres
+from demo.process import free_port
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.acceptance)
+
+
+@pytest.fixture(scope="session")
+def spans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SpanStore]]:
+    """The endpoint of a real OTLP collector, and the store of what it forwards."""
+    store = SpanStore()
+    reason = why_rotel_cannot_run()
+    rotel = Rotel(store, tmp_path_factory.mktemp("rotel")) if reason is None else None
+    yield (rotel or store).endpoint, store
+    if rotel is not None:
+        rotel.stop()
+    store.stop()
+
+
+@pytest.fixture(scope="session")
+def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the DAG folder; the ledger lies beside it."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copytree(HERE / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder / "dags"
+
+
+@pytest.fixture(scope="session")
+def rig(postgres_server: Postgres, spans: tuple[str, SpanStore], dags: Path) -> Iterator[Rig]:
+    """API server, scheduler and DAG processor, with no worker yet."""
+    endpoint, store = spans
+    database = postgres_server.new_database()
+    cluster = Cluster(
+        dags.parent,
+        database=database,
+        port=free_port(),
+        dags=dags,
+        otlp=endpoint,
+        options={
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+        },
+    )
+    try:
+        cluster.migrate()
+        cluster.start_api_server()
+        cluster.start_airflow("scheduler", "scheduler")
+        cluster.start_airflow("dag-processor", "dag-processor")
+        cluster.wait_for_api()
+        rig = Rig(cluster, database, store)
+        rig.wait(lambda: cluster.api.dag_exists("late"), "the DAGs to be parsed", LONG)
+        assert cluster.api.import_errors() == []
+        yield rig
+    finally:
+        left = cluster.stop()
+    assert left == [], "processes were left over after everything had been stopped"
+
+
+@pytest.fixture(autouse=True)
+def _everything_lives(rig: Rig) -> Iterator[None]:
+    """Blame the test that ended a component, and leave no worker to the next one."""
+    rig.cluster.check()
+    yield
+    for name in list(rig.cluster.workers):
+        rig.cluster.end(name)
+    rig.cluster.check()
