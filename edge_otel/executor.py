@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import Stats
 
 from edge_otel.models import jobs, logs, task_instances, workers
 from edge_otel.models.database import check_migrated
-from edge_otel.models.session import new_session
+from edge_otel.models.session import Session, new_session
 from edge_otel.models.tables import Job
 from edge_otel.reconcile import RunningJob, outcome, silent_since
 from edge_otel.settings import Settings
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
     from airflow.models.taskinstance import TaskInstance
-    from sqlalchemy.orm import Session
 
 # Rows are found by the time that another host wrote into them. The window covers a transaction that commits late and
 # clocks that differ; what falls out of it is found by the slow look at every job of this executor.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from edge_otel import versions
 from edge_otel.errors import ConfigurationInvalid
 
 SECTION = "edge"
@@ -17,9 +18,18 @@ class Configuration(Protocol):
     def get(self, section: str, key: str, **kwargs: Any) -> str | None: ...
 
 
-def option(default: Any, text: str, *, example: str | None = None, at_least: float | None = None) -> Any:
-    """Declare one option: its default, its documentation, and the least value it may have."""
-    return field(default=default, metadata={"text": text, "example": example, "at_least": at_least})
+def option(
+    default: Any,
+    text: str,
+    *,
+    example: str | None = None,
+    at_least: float = 0,
+    at_most: float = 1_000_000,
+    version: bool = False,
+) -> Any:
+    """Declare one option: its default, its documentation, and the values it may have."""
+    limits = {"at_least": at_least, "at_most": at_most, "version": version}
+    return field(default=default, metadata={"text": text, "example": example} | limits)
 
 
 @dataclass(frozen=True)
@@ -49,26 +59,35 @@ class Settings:
     job_poll_interval: float = option(5.0, "How long a polling worker waits after it found no job.", at_least=0.1)
     log_interval: float = option(1.0, "How often a worker looks for new log lines of its jobs.", at_least=0.1)
     log_chunk_bytes: int = option(
-        512 * 1024, "Most bytes of task log in one request, before compression.", at_least=1024
+        512 * 1024,
+        "Most bytes of task log in one request, before compression.",
+        at_least=1024,
+        at_most=16 * 1024 * 1024,
     )
     worker_concurrency: int = option(8, "Slots of a worker started by `airflow edge worker`.", at_least=1)
     drain_timeout_sec: float = option(
-        0.0, "How long a stopping worker waits for its jobs before it sends SIGTERM; 0 waits for ever.", at_least=0
+        0.0, "How long a stopping worker waits for its jobs before it sends SIGTERM; 0 waits for ever."
     )
-    drain_kill_grace_sec: float = option(30.0, "Time between SIGTERM and SIGKILL.", at_least=0)
+    drain_kill_grace_sec: float = option(30.0, "Time between SIGTERM and SIGKILL.")
     offer_timeout: float = option(
         30.0, "A job that was offered to a worker and not accepted returns to the queue after this.", at_least=1
     )
-    job_success_purge: float = option(5.0, "Minutes for which a successful job's row and log are kept.", at_least=0)
-    job_fail_purge: float = option(60.0, "Minutes for which a failed or lost job's row and log are kept.", at_least=0)
-    worker_event_retention_days: float = option(30.0, "Days for which a worker's state history is kept.", at_least=0)
+    job_success_purge: float = option(5.0, "Minutes for which a successful job's row and log are kept.")
+    job_fail_purge: float = option(60.0, "Minutes for which a failed or lost job's row and log are kept.")
+    worker_event_retention_days: float = option(
+        30.0, "Days for which a worker's state history is kept.", at_most=36_500
+    )
     minimum_acceptable_core_version_for_workers: str = option(
         "",
         "Oldest Airflow version on a worker that is accepted beside this server's own major.minor, which always is.",
         example="3.3.0",
+        version=True,
     )
     minimum_acceptable_edge_version_for_workers: str = option(
-        "", "Oldest version of the edge package on a worker that is accepted. Empty accepts all.", example="0.1.0"
+        "",
+        "Oldest version of the edge package on a worker that is accepted. Empty accepts all.",
+        example="0.1.0",
+        version=True,
     )
     token_file: str = option("", "File with the worker's token. Read by `airflow edge worker`.")
     state_dir: str = option(
@@ -82,12 +101,14 @@ class Settings:
 
 
 def _value(option_field: Any, text: str | None) -> Any:
-    default = option_field.default
+    default, limits = option_field.default, option_field.metadata
     if text is None or text.strip() == "":
         return default
     text = text.strip()
     kind = type(default)
     if kind is str:
+        if limits["version"] and versions.parsed(text) is None:
+            raise _invalid(option_field, text, "must be a version")
         return text
     if kind is bool:
         if text.lower() in ("true", "t", "1", "yes", "on"):
@@ -99,9 +120,10 @@ def _value(option_field: Any, text: str | None) -> Any:
         number = kind(text)
     except ValueError:
         raise _invalid(option_field, text, f"must be {'a whole number' if kind is int else 'a number'}") from None
-    least = option_field.metadata["at_least"]
-    if not number < float("inf") or (least is not None and number < least):
-        raise _invalid(option_field, text, f"must be a number of at least {least:g}")
+    if not limits["at_least"] <= number <= limits["at_most"]:
+        raise _invalid(
+            option_field, text, f"must be at least {limits['at_least']:.9g} and at most {limits['at_most']:.9g}"
+        )
     return number
 
 
@@ -139,9 +161,17 @@ class LogFolder:
         """Return what section ``[logging]`` says."""
         return cls(
             Path(conf.get("logging", "base_log_folder") or "logs").expanduser(),
-            int(conf.get("logging", "file_task_handler_new_folder_permissions", fallback="0o775") or "0o775", 8),
-            int(conf.get("logging", "file_task_handler_new_file_permissions", fallback="0o664") or "0o664", 8),
+            _mode(conf, "file_task_handler_new_folder_permissions", "0o775"),
+            _mode(conf, "file_task_handler_new_file_permissions", "0o664"),
         )
+
+
+def _mode(conf: Configuration, key: str, default: str) -> int:
+    text = conf.get("logging", key, fallback=default) or default
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise ConfigurationInvalid(f"[logging] {key} = {text!r}: must be an octal number, such as {default}.") from None
 
 
 def airflow_configuration() -> Configuration:

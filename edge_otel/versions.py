@@ -6,6 +6,16 @@ from packaging.version import InvalidVersion, Version
 
 from edge_otel.errors import VersionRefused
 
+_LONGEST = 64
+
+
+def parsed(text: str) -> Version | None:
+    """Return the text as a version, or None if it is none of a reasonable length."""
+    try:
+        return Version(text) if len(text) <= _LONGEST else None
+    except InvalidVersion:
+        return None
+
 
 def check(worker: str | None, server: str, minimum: str, what: str) -> bool:
     """Return whether the worker's version is the server's major.minor; patch versions never matter.
@@ -15,10 +25,9 @@ def check(worker: str | None, server: str, minimum: str, what: str) -> bool:
     """
     if worker is None:
         raise VersionRefused(f"The worker does not say which version of {what} it runs on.")
-    try:
-        theirs = Version(worker)
-    except InvalidVersion:
-        raise VersionRefused(f"The worker's version of {what} is not a version: {worker[:64]!r}.") from None
+    theirs = parsed(worker)
+    if theirs is None:
+        raise VersionRefused(f"The worker's version of {what} is not a version: {worker[:_LONGEST]!r}.")
     if theirs.release[:2] == Version(server).release[:2]:
         return True
     if minimum and theirs >= Version(minimum):
