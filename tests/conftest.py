@@ -1,8 +1,7 @@
-"""What all tests share: real database servers, and the rule about tools that are missing."""
+"""What all tests share: real database servers."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,19 +9,13 @@ from pathlib import Path
 
 import pytest
 from mariadb_server import MariaDB, find_mariadbd
+from tools import missing
 
 from demo.postgres import Postgres
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "acceptance: a real Airflow with real processes; takes minutes")
-
-
-def missing(reason: str) -> None:
-    """Skip the test, or fail it where EDGE_OTEL_TESTS_REQUIRE_ALL says that nothing may be missing."""
-    if os.environ.get("EDGE_OTEL_TESTS_REQUIRE_ALL") == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,28 @@
+"""The committed table of edge3's merge rules is what an installed edge3 does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from tools import missing
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_table_is_what_an_installed_edge3_does(tmp_path):
+    # The acceptance tests, which run first, make this environment.
+    python = Path(os.environ.get("EDGE3_PYTHON") or ROOT / ".venv" / "edge3" / "bin" / "python")
+    if not python.exists():
+        missing("EDGE3_PYTHON names no interpreter with apache-airflow-providers-edge3, and .venv has no edge3")
+    printed = subprocess.run(
+        [python, Path(__file__).with_name("edge3_merge.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"AIRFLOW_HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+    )
+    table = json.loads((ROOT / "tests" / "unit" / "edge3_merge.json").read_text())
+    assert json.loads(printed.stdout) == table

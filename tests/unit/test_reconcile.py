@@ -1,0 +1,74 @@
+"""What becomes of a running job that its worker does not report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from edge_otel.reconcile import RunningJob, outcome, silent_since
+from edge_otel.state import JobState
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+GRACE = timedelta(seconds=150)
+SECOND = timedelta(seconds=1)
+
+ENDED_WELL = ["success", "skipped", "deferred", "scheduled", "up_for_reschedule", "awaiting_input"]
+ENDED_BADLY = ["failed", "up_for_retry", "upstream_failed"]
+NOT_THERE = [None, "removed"]
+
+
+def job(*, gone: bool, state: str | None, changed: timedelta = timedelta(hours=1), **fields: object) -> RunningJob:
+    """Return a running task's job that changed so long ago."""
+    values = {"is_task": True, "task_ended_at": None} | fields
+    return RunningJob(changed_at=NOW - changed, worker_gone=gone, task_state=state, **values)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("state", ["running", "restarting"])
+def test_a_task_that_airflow_says_is_running_is_left_alone(gone, state):
+    assert outcome(job(gone=gone, state=state), NOW, GRACE) is None
+
+
+def test_a_task_that_never_reached_airflow_is_lost_with_its_worker_only():
+    assert outcome(job(gone=True, state="queued"), NOW, GRACE) is JobState.LOST
+    assert outcome(job(gone=False, state="queued"), NOW, GRACE) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [(s, JobState.SUCCESS) for s in ENDED_WELL]
+    + [(s, JobState.FAILED) for s in ENDED_BADLY]
+    + [(s, JobState.LOST) for s in NOT_THERE],
+)
+def test_airflows_account_of_a_task_whose_worker_is_gone_decides_at_once(state, expected):
+    assert outcome(job(gone=True, state=state, changed=timedelta(0)), NOW, GRACE) is expected
+    assert outcome(job(gone=False, state=state), NOW, GRACE) is expected
+
+
+@pytest.mark.parametrize("state", ENDED_WELL + ENDED_BADLY + NOT_THERE)
+def test_a_worker_that_is_there_gets_time_to_report(state):
+    assert outcome(job(gone=False, state=state, changed=GRACE - SECOND), NOW, GRACE) is None
+    assert outcome(job(gone=False, state=state, changed=GRACE), NOW, GRACE) is not None
+
+
+def test_the_time_to_report_begins_with_the_end_of_the_task():
+    long_task = job(gone=False, state="success", task_ended_at=NOW - GRACE + SECOND)
+    assert outcome(long_task, NOW, GRACE) is None
+    assert outcome(long_task, NOW + SECOND, GRACE) is JobState.SUCCESS
+
+
+def test_what_is_no_task_is_lost_with_its_worker():
+    assert outcome(job(gone=True, state=None, is_task=False), NOW, GRACE) is JobState.LOST
+    assert outcome(job(gone=False, state=None, is_task=False), NOW, GRACE) is None
+
+
+def test_a_worker_counts_as_gone_after_five_of_its_intervals():
+    assert silent_since(NOW, 30) == NOW - timedelta(seconds=150)
+
+
+def test_every_task_state_of_airflow_is_known_here():
+    from airflow.utils.state import TaskInstanceState
+
+    known = {"queued", "running", "restarting", *ENDED_WELL, *ENDED_BADLY, "removed"}
+    assert {state.value for state in TaskInstanceState} == known
