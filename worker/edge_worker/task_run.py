@@ -138,6 +138,14 @@ def attend(seen: dict[str, str]) -> None:
         kind.wait = attended
 
 
+def start_tracing() -> None:
+    """Make Airflow's tracer provider in a fork. Not before it: a provider has a thread, which would be left behind."""
+    from airflow.configuration import conf
+    from airflow.settings import configure_otel
+
+    configure_otel(conf)
+
+
 def execute(workload: str, server: str | None) -> tuple[int, str | None]:
     """Run a workload (JSON) of any kind by Airflow's own supervisors; return the exit code and the task's state."""
     from airflow.executors.base_executor import BaseExecutor
@@ -164,11 +172,7 @@ def run(folder: Path, forked: bool = False) -> int:
     code, state, error, lines = 1, None, None, []
     try:
         if forked:
-            # Only now: a tracer provider has a thread, which would not survive the fork.
-            from airflow.configuration import conf
-            from airflow.settings import configure_otel
-
-            configure_otel(conf)
+            start_tracing()
         name_host(order["worker"])
         code, state = execute(workload, order["server"])
     except BaseException as failure:  # noqa: BLE001 - whatever it was, the log must tell

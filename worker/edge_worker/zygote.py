@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import importlib.util
 import json
 import os
@@ -25,6 +26,35 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 OTEL_ON = "AIRFLOW__TRACES__OTEL_ON"
+
+
+NEEDED = (
+    "airflow.executors.base_executor",
+    "airflow.sdk.execution_time.callback_supervisor",
+    "airflow.sdk.execution_time.connection_test_supervisor",
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.log",
+)
+"""What every job needs."""
+
+USUAL = (
+    "airflow.dag_processing.dagbag",
+    "airflow.dag_processing.bundles.local",
+    "airflow.sdk.definitions.decorators",
+    "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.bash",
+    "airflow.sdk.definitions.asset.metadata",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+)
+"""What nearly every task imports, where it is installed. Never plugins or DAGs: a job runs those itself."""
+
+
+def load_certificates() -> None:
+    """Have the Execution API client's TLS context made once; it reads all public certificates."""
+    from airflow.sdk.api import client
+
+    client.Client._get_ssl_context_cached(client.API_SSL_CA_FILE_PATH, client.API_SSL_CERT_PATH)
 
 
 def load_task_run() -> ModuleType:
@@ -46,15 +76,13 @@ def preload() -> None:
     mine = os.environ.get(OTEL_ON)
     os.environ[OTEL_ON] = "False"
     try:
-        import airflow.executors.base_executor
-        import airflow.sdk.execution_time.callback_supervisor
-        import airflow.sdk.execution_time.connection_test_supervisor
-        import airflow.sdk.execution_time.supervisor
-        import airflow.sdk.execution_time.task_runner
-        import airflow.sdk.log  # noqa: F401
-
-        with contextlib.suppress(ImportError):
-            import opentelemetry.exporter.otlp.proto.http.trace_exporter  # noqa: F401
+        for name in NEEDED:
+            importlib.import_module(name)
+        for name in USUAL:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
+        with contextlib.suppress(Exception):
+            load_certificates()
     finally:
         if mine is None:
             del os.environ[OTEL_ON]

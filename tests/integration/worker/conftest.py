@@ -1,0 +1,137 @@
+"""A fake central site, and real daemons against it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fake_server import FakeCentral, FakeJob
+
+STUB = Path(__file__).with_name("stub_python.py")
+
+
+class Daemon:
+    """One ``edge-worker start``, whose log is a file."""
+
+    def __init__(self, central: FakeCentral, folder: Path, options: dict[str, str | None], env: dict[str, str]) -> None:
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.log = folder / f"daemon-{len(list(folder.glob('daemon-*')))}.log"
+        token = folder / "token"
+        if not token.exists():
+            token.write_text(central.token + "\n")
+            token.chmod(0o600)
+        chosen = {
+            "server": central.url,
+            "token-file": str(token),
+            "name": "site-1",
+            "state-dir": str(self.state_dir),
+            "task-python": str(stub_interpreter(folder)),
+            "launch": "interpreter",
+            **options,
+        }
+        arguments = [part for name, value in chosen.items() if value is not None for part in (f"--{name}", value)]
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("EDGE_WORKER_", "OTEL_"))}
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edge_worker", "start", *arguments],
+                env={**clean, "PYTHONWARNINGS": "error", **env},
+                stdout=output,
+                stderr=output,
+            )
+        self.pid = self.process.pid
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def exit_code(self) -> int | None:
+        return self.process.poll()
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "edge_worker", *arguments, "--state-dir", str(self.state_dir)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    def folders(self) -> list[Path]:
+        jobs = self.state_dir / "jobs"
+        return sorted(jobs.iterdir()) if jobs.exists() else []
+
+
+def stub_interpreter(folder: Path) -> Path:
+    path = folder / "stub-python"
+    if not path.exists():
+        path.write_text(f'#!/bin/sh\nexec {sys.executable} -P {STUB} "$@"\n')
+        path.chmod(0o755)
+    return path
+
+
+def workload(do: str, **more: Any) -> dict[str, Any]:
+    """A workload for the stub interpreter."""
+    return {"type": "Stub", "token": "workload-token-secret", "log_path": "dag_id=d/attempt=1.log", "do": do, **more}
+
+
+@pytest.fixture
+def central() -> Iterator[FakeCentral]:
+    server = FakeCentral()
+    yield server
+    server.close()
+
+
+Start = Callable[..., Daemon]
+
+
+@pytest.fixture
+def start(central: FakeCentral, tmp_path: Path) -> Iterator[Start]:
+    """Start a daemon; options are its flags with dashes as underscores, None leaves one out."""
+    daemons: list[Daemon] = []
+
+    def begin(env: dict[str, str] | None = None, registered: bool = True, **options: Any) -> Daemon:
+        flags = {name.replace("_", "-"): None if value is None else str(value) for name, value in options.items()}
+        daemon = Daemon(central, tmp_path, flags, env or {})
+        daemons.append(daemon)
+        if registered:
+            seen = len(central.reports)
+            central.wait_for(lambda: len(central.reports) > seen or daemon.exit_code() is not None)
+            assert daemon.exit_code() is None, daemon.said
+        return daemon
+
+    yield begin
+    for daemon in daemons:
+        end(daemon)
+        assert "Traceback" not in daemon.said, daemon.said
+
+
+def end(daemon: Daemon) -> None:
+    """End a daemon and what its jobs left behind, by id."""
+    left = [psutil.Process(daemon.pid)] if daemon.exit_code() is None else []
+    for process in left[:]:
+        left += process.children(recursive=True)
+    for file in daemon.folder.rglob("process.json"):
+        import json
+
+        pid = json.loads(file.read_text())["pid"]
+        if psutil.pid_exists(pid):
+            left.append(psutil.Process(pid))
+    for process in left:
+        try:
+            if process.pid != os.getpid():
+                process.kill()
+        except psutil.Error:
+            pass
+    daemon.process.wait(10)
+
+
+def finished(job: FakeJob) -> Callable[[], bool]:
+    """The job has ended and its log is complete and right."""
+    return lambda: job.end is not None and job.log_complete

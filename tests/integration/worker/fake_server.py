@@ -1,0 +1,329 @@
+"""The far end of the wire: an Edge API and an Execution API over a real socket, kept in memory."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+CUT = object()
+"""As the answer of a fault: the connection is closed without one."""
+
+CUT_AFTER = object()
+"""The request is obeyed, and the connection closed without an answer: a lost answer."""
+
+
+@dataclass
+class Call:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    peer: tuple[str, int]
+    time: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Answer:
+    status: int
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    raw: bytes | None = None
+
+
+@dataclass
+class FakeJob:
+    """What the central side knows of one job."""
+
+    offer: dict[str, Any]
+    state: str = "queued"
+    end: dict[str, Any] | None = None
+    log: bytearray = field(default_factory=bytearray)
+
+    @property
+    def id(self) -> str:
+        return str(self.offer["task_instance_id"])
+
+    @property
+    def log_complete(self) -> bool:
+        return (
+            self.end is not None
+            and len(self.log) == self.end["log_length"]
+            and hashlib.sha256(self.log).hexdigest() == self.end["log_sha256"]
+        )
+
+
+def refusal(status: int, error: str, detail: str = "because the test says so") -> Answer:
+    return Answer(status, {"error": error, "detail": detail, "error_id": "e-1"})
+
+
+class FakeCentral:
+    """One worker's central site. ``wait_for`` waits for what its requests bring about, never for time."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.changed = threading.Condition()
+        self.calls: list[Call] = []
+        self.jobs: dict[str, FakeJob] = {}
+        self.queue: deque[str] = deque()
+        self.reports: list[dict[str, Any]] = []
+        self.executions: list[Call] = []
+        self.faults: list[Callable[[Call], Any]] = []
+        self.token = "ewt_one.secret-of-the-first"
+        self.known = True
+        self.registered = False
+        self.state: str | None = None
+        self.queues: list[str] | None = None
+        self.concurrency: int | None = None
+        self.comment: str | None = None
+        self.settings: dict[str, Any] = {
+            "heartbeat_interval": 0.5,
+            "poll_interval": 0.1,
+            "log_interval": 0.05,
+            "log_chunk_bytes": 4096,
+        }
+        self.down = False
+        self.traces: list[bytes] = []
+        self.connections = 0
+        self._serve(0, tls)
+
+    def _serve(self, port: int, tls: ssl.SSLContext | None) -> None:
+        central = self
+
+        class Handler(FakeHandler):
+            pass
+
+        Handler.central = central
+        self.server = QuietServer(("127.0.0.1", port), Handler)
+        self.server.central = self
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = self.server.server_address[1]
+        scheme = "https" if tls else "http"
+        self.origin = f"{scheme}://127.0.0.1:{self.port}"
+        self.url = f"{self.origin}/edge_worker"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def offer(self, command: dict[str, Any], **changes: Any) -> FakeJob:
+        """Queue a job."""
+        job = FakeJob(
+            {
+                "dag_id": "dag",
+                "task_id": "task with/slash",
+                "run_id": "manual__2026-01-01T00:00:00+00:00",
+                "map_index": -1,
+                "try_number": 1,
+                "command": command,
+                "concurrency_slots": 1,
+                "task_instance_id": str(uuid4()),
+                "claim": 1,
+                "queue": "default",
+                "carrier": {},
+                **changes,
+            }
+        )
+        with self.changed:
+            self.jobs[job.id] = job
+            self.queue.append(job.id)
+        return job
+
+    def wait_for(self, condition: Callable[[], Any], timeout: float = 30.0) -> Any:
+        """Return what ``condition`` gives once that is true."""
+        deadline = time.monotonic() + timeout
+        with self.changed:
+            while not (value := condition()):
+                left = deadline - time.monotonic()
+                assert left > 0, "what the test waits for did not happen"
+                # Files and processes change without a request: look again soon.
+                self.changed.wait(min(left, 0.05))
+            return value
+
+    def last(self) -> dict[str, Any]:
+        return self.reports[-1] if self.reports else {}
+
+    def answer(self, call: Call) -> Any:
+        """Return the answer to a call."""
+        for fault in list(self.faults):
+            found = fault(call)
+            if found is not None and found is not CUT_AFTER:
+                return found
+            if found is CUT_AFTER:
+                self.act(call)
+                return CUT
+        return self.act(call)
+
+    def act(self, call: Call) -> Any:
+        path = urlsplit(call.path).path
+        if path.startswith("/execution/"):
+            self.executions.append(call)
+            return self.execute(call, path.removeprefix("/execution/"))
+        if path == "/v1/traces":
+            body = gzip.decompress(call.body) if call.headers.get("content-encoding") == "gzip" else call.body
+            self.traces.append(body)
+            return Answer(200, raw=b"")
+        if call.headers.get("authorization") != f"Bearer {self.token}":
+            return refusal(403, "Forbidden")
+        rest = path.removeprefix("/edge_worker/")
+        if rest.startswith("v1/worker/"):
+            return self.worker(call)
+        if rest.startswith("v1/jobs/fetch/"):
+            return self.fetch(call)
+        if rest.startswith("v1/jobs/state/"):
+            return self.job_state(call, [unquote(part) for part in rest.split("/")[3:]])
+        if match := re.fullmatch(r"v2/jobs/([^/]+)/log", rest):
+            return self.log(call, match[1])
+        return Answer(404, {"detail": "Not Found"})
+
+    def worker(self, call: Call) -> Answer:
+        if call.method == "POST":
+            self.registered = True
+        elif not self.registered:
+            return refusal(404, "WorkerNotFound")
+        report = call.json
+        self.reports.append(report)
+        now = datetime.now(UTC).isoformat()
+        return Answer(
+            200,
+            {
+                "state": self.state or report["state"],
+                "last_update": now,
+                "queues": self.queues if self.queues is not None else report.get("queues"),
+                "maintenance_comments": self.comment or report.get("maintenance_comments"),
+                "concurrency": self.concurrency,
+                "versions_match": True,
+                "settings": {"execution_api_url": f"{self.origin}/execution/", "server_time": now, **self.settings},
+            },
+        )
+
+    def fetch(self, call: Call) -> Answer:
+        if not self.queue:
+            return Answer(200, None)
+        job = self.jobs[self.queue.popleft()]
+        job.state = "assigned"
+        return Answer(200, job.offer)
+
+    def job_state(self, call: Call, parts: list[str]) -> Answer:
+        body = call.json
+        job = self.jobs.get(body["task_instance_id"])
+        if job is None:
+            return refusal(404, "JobNotFound")
+        key = [job.offer[name] for name in ("dag_id", "task_id", "run_id", "try_number", "map_index")]
+        assert parts[:5] == [str(part) for part in key], parts
+        if body["claim"] != job.offer["claim"] or (parts[5] == "running" and job.end):
+            return refusal(409, "StaleClaim")
+        job.state = parts[5]
+        if parts[5] in ("success", "failed"):
+            job.end = body
+        return Answer(200, None)
+
+    def log(self, call: Call, job_id: str) -> Answer:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return refusal(404, "JobNotFound")
+        if int(call.headers["x-claim"]) != job.offer["claim"]:
+            return refusal(409, "StaleClaim")
+        cursor = {"Range": f"bytes=0-{len(job.log) - 1}"} if job.log else {}
+        if call.method == "HEAD":
+            return Answer(200, raw=b"", headers=cursor)
+        body = gzip.decompress(call.body) if call.headers.get("content-encoding") == "gzip" else call.body
+        found = re.fullmatch(r"bytes (\d+)-(\d+)/\*", call.headers["content-range"])
+        assert found is not None
+        first, last = int(found[1]), int(found[2])
+        assert last - first + 1 == len(body)
+        if first > len(job.log):
+            return Answer(416, refusal(416, "LogGap").body, headers=cursor)
+        job.log += body[len(job.log) - first :]
+        return Answer(202, None, headers={"Range": f"bytes=0-{len(job.log) - 1}"})
+
+    def execute(self, call: Call, rest: str) -> Answer:
+        """The Execution API, as far as a simple task needs it."""
+        if match := re.fullmatch(r"task-instances/([^/]+)/run", rest):
+            job = self.jobs[match[1]]
+            now = datetime.now(UTC).isoformat()
+            run = {
+                "dag_id": job.offer["dag_id"],
+                "run_id": job.offer["run_id"],
+                "logical_date": now,
+                "data_interval_start": now,
+                "data_interval_end": now,
+                "run_after": now,
+                "start_date": now,
+                "end_date": None,
+                "run_type": "manual",
+                "state": "running",
+                "conf": {},
+                "consumed_asset_events": [],
+                "partition_key": None,
+            }
+            return Answer(200, {"dag_run": run, "max_tries": 0, "task_reschedule_count": 0, "should_retry": False})
+        return Answer(204)
+
+
+class QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+    central: FakeCentral
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.central.changed:
+            self.central.connections += 1
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Cut connections are what the tests are about."""
+
+
+class FakeHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    central: FakeCentral
+
+    def handle_any(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        body = self.rfile.read(length)
+        call = Call(self.command, self.path, headers, body, self.client_address, time.monotonic())
+        with self.central.changed:
+            answer = CUT if self.central.down else self.central.answer(call)
+            self.central.calls.append(call)
+            self.central.changed.notify_all()
+        if answer is CUT:
+            self.close_connection = True
+            self.connection.close()
+            return
+        content = answer.raw if answer.raw is not None else json.dumps(answer.body).encode()
+        if answer.status == 204:
+            content = b""
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_GET = do_POST = do_PATCH = do_PUT = do_HEAD = do_DELETE = handle_any  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Silent."""

@@ -1,0 +1,81 @@
+"""Stands in for a task interpreter where a test is about the daemon: the launch modules are real, Airflow is not.
+
+A workload's ``do`` is Python code, run where Airflow's supervisor would be. ``log`` appends to the task's log.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def load(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("stubbed_" + Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def wait_for_file(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.02)
+
+
+def execute(workload: str, server: str | None) -> tuple[int, str | None]:
+    parsed = json.loads(workload)
+    folder = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
+    found: dict[str, Any] = {
+        "workload": parsed,
+        "server": server,
+        "code": 0,
+        "state": None,
+        "wait_for_file": wait_for_file,
+        "os": os,
+        "sys": sys,
+        "time": time,
+        "signal": signal,
+        "json": json,
+        "Path": Path,
+    }
+
+    def log(data: bytes) -> None:
+        path = folder / parsed["log_path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as handle:
+            handle.write(data)
+
+    exec(parsed["do"], {**found, "log": log}, found)  # noqa: S102
+    return found["code"], found["state"]
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    assert arguments.pop(0) == "-P"
+    if arguments[0] == "-c":
+        print(json.dumps({"airflow_version": "3.3.2", "python_version": "3.11.7"}))
+        return
+    sys.argv = arguments
+    module = load(arguments[0])
+    task_run = module if Path(arguments[0]).name == "task_run.py" else module.load_task_run()
+    task_run.execute = execute
+    task_run.start_tracing = lambda: None
+    task_run.name_host = lambda name: None
+    if module is not task_run:
+        if os.environ.get("STUB_ZYGOTE_FAILS"):
+            sys.exit("this zygote cannot start")
+        module.preload = lambda: None
+        module.load_task_run = lambda: task_run
+    module.main()
+
+
+if __name__ == "__main__":
+    main()
