@@ -1,0 +1,85 @@
+"""What differs between the two sides: the executor, the tables, and how a worker is started."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+
+from demo.cluster import Cluster
+from demo.edge import EdgeWorker, create_token
+from demo.environment import site
+from demo.process import Process
+
+CONCURRENCY = 8
+WORKER = "bench"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two providers."""
+
+    executor: str
+    worker_table: str
+    finished_job: str
+    """SQL that inserts one finished job that ended ``%(age)s`` seconds ago."""
+
+
+OURS = Side(
+    "edge_otel.executor.EdgeExecutor",
+    "edge_otel_worker",
+    """INSERT INTO edge_otel_job (id, kind, dag_id, task_id, run_id, map_index, try_number, queue, slots, urgency,
+           priority, workload, carrier, log_path, state, claim, worker, queued_at, changed_at, log_complete)
+       SELECT gen_random_uuid()::text, 'task', 'd', 't' || n, 'r', -1, 1, 'default', 1, 1, 1, %(text)s, '{}', 'x',
+           'success', 1, 'w', now(), now() - n * %(spread)s * interval '1 second' / %(rows)s, true
+       FROM generate_series(1, %(rows)s) n""",
+)
+EDGE3 = Side(
+    "airflow.providers.edge3.executors.EdgeExecutor",
+    "edge_worker",
+    """INSERT INTO edge_job (dag_id, task_id, run_id, map_index, try_number, task_instance_id, state, queue,
+           concurrency_slots, priority_weight, command, queued_dttm, edge_worker, last_update)
+       SELECT 'd', 't' || n, 'r', -1, 1, gen_random_uuid()::text, 'success', 'default', 1, 1, %(text)s, now(), 'w',
+           now() - n * %(spread)s * interval '1 second' / %(rows)s
+       FROM generate_series(1, %(rows)s) n""",
+)
+SIDES = {"ours": OURS, "edge3": EDGE3}
+
+
+def worker_starter(side: Side, cluster: Cluster) -> Callable[[], Process]:
+    """Return what starts the side's worker as its users do, with what it needs in place."""
+    if side is OURS:
+        return EdgeWorker(cluster, WORKER, token=create_token(cluster, WORKER), concurrency=CONCURRENCY).start
+    env = site(cluster.base, home=cluster.folder / "site", dags=cluster.dags) | {
+        "AIRFLOW__API_AUTH__JWT_SECRET": cluster.keys.jwt,
+        "AIRFLOW__CORE__EXECUTOR": side.executor,
+        "AIRFLOW__EDGE__API_URL": f"{cluster.edge_url}/v1/rpcapi",
+    }
+    command: list[str | Path] = [sys.executable, "-m", "airflow", "edge", "worker", "-q", "default"]
+    return lambda: cluster.start_worker(WORKER, [*command, "-c", str(CONCURRENCY), "-H", WORKER], env)
+
+
+def connect(url: str) -> psycopg2.extensions.connection:
+    """Return a connection to the side's database that commits each statement."""
+    connection = psycopg2.connect(url.replace("+psycopg2", ""))
+    connection.autocommit = True
+    return connection
+
+
+def registered(connection: psycopg2.extensions.connection, side: Side) -> bool:
+    """Return whether the worker's row is there."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {side.worker_table}")
+        return bool(cursor.fetchone()[0])
+
+
+def insert_finished(connection: psycopg2.extensions.connection, side: Side, rows: int, spread: float) -> None:
+    """Insert finished jobs that ended evenly over the last ``spread`` seconds."""
+    text = json.dumps({"type": "ExecuteTask", "padding": "x" * 1300})
+    with connection.cursor() as cursor:
+        cursor.execute(side.finished_job, {"rows": rows, "spread": spread, "text": text})
+        cursor.execute("ANALYZE")
