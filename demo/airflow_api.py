@@ -83,10 +83,17 @@ class AirflowApi:
             params = {"map_index": map_index, "full_content": "true", **({"token": token} if token else {})}
             page = self.call("GET", path, params=params, headers={"Accept": "application/json"})
             content = page["content"]
-            lines.extend(line["event"] if isinstance(line, dict) else str(line) for line in content)
+            lines.extend(text for line in content for text in _texts(line))
             if not page["continuation_token"] or not content or page["continuation_token"] == token:
                 return lines
             token = page["continuation_token"]
+
+
+def _texts(line: dict[str, Any] | str) -> list[str]:
+    if isinstance(line, str):
+        return [line]
+    raised = line.get("error_detail") or []
+    return [line["event"], *(f"{error['exc_type']}: {error['exc_value']}" for error in raised)]
 
 
 def label(task: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ class Rig:
         self.spans = spans
         self.ledger_folder = cluster.folder / "ledger"
         self.ledger_folder.mkdir()
+        self._token = create_token(cluster, "*")
         self._engine = sa.create_engine(database, poolclass=sa.NullPool)
 
     def wait(self, look: Callable[[], Value], what: str, timeout: float = LONG) -> Value:
@@ -97,10 +98,8 @@ class Rig:
         return subprocess.run(command, env=self.cluster.base, capture_output=True, text=True, timeout=60, check=False)
 
     def new_worker(self, name: str, *, queues: str = "default", concurrency: int = 4) -> EdgeWorker:
-        """Return a worker with a token of its own, not started yet."""
-        return EdgeWorker(
-            self.cluster, name, token=create_token(self.cluster, name), queues=queues, concurrency=concurrency
-        )
+        """Return a worker that is not started yet."""
+        return EdgeWorker(self.cluster, name, token=self._token, queues=queues, concurrency=concurrency)
 
     @contextmanager
     def running(self, name: str, *, queues: str = "default", concurrency: int = 4) -> Iterator[EdgeWorker]:
