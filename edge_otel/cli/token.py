@@ -15,7 +15,7 @@ from edge_otel.models import tokens
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Token
 
-_PATTERN = re.compile(r"^[A-Za-z0-9*?\[][A-Za-z0-9_.@:*?\[\]!-]{0,63}$")
+_PATTERN = re.compile(r"^[A-Za-z0-9*?\[][A-Za-z0-9_.@:*?\[\]!-]{0,63}\Z")
 
 
 @edge_command

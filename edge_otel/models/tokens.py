@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from edge_otel.errors import TokenNotFound
 from edge_otel.models.tables import Token
 
-_FORMAT = re.compile(r"^ewt_([0-9a-f]{16})\.([A-Za-z0-9_-]{43})$")
+_FORMAT = re.compile(r"^ewt_([0-9a-f]{16})\.([A-Za-z0-9_-]{43})\Z")
 _LAST_USE_RESOLUTION = timedelta(minutes=1)
 
 
