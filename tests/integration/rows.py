@@ -46,7 +46,7 @@ def report(state: WorkerState = WorkerState.STARTING, **fields: Any) -> WorkerRe
     return WorkerReport.model_validate({"state": state, "sysinfo": facts, "session": "s1", **fields})
 
 
-def register(session: Session, name: str, now: datetime, **fields: Any) -> Worker:
+def register(session: Session, name: str, now: datetime, /, **fields: Any) -> Worker:
     """Register a worker and return it."""
     options: dict[str, Any] = {"token_id": "t1", "team": None, "heartbeat_interval": 30.0, "trace_id": None}
     given = {key: fields.pop(key) for key in list(fields) if key in options}
