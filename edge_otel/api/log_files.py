@@ -23,7 +23,7 @@ def finalise(job_id: str, folder: LogFolder) -> None:
             if job is None or not logs.ready_to_finalise(session, job) or job.log_path is None:
                 return
             target = (folder.base / job.log_path).resolve()
-            if not target.is_relative_to(folder.base.resolve()):
+            if folder.base.resolve() not in target.parents:
                 log.error("Job %s: its log path leads out of the log folder: %s", job_id, job.log_path)
                 return
             digest = hashlib.sha256()
