@@ -1,0 +1,125 @@
+"""The file that Airflow's FileTaskHandler reads: written once, whole, and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+
+import pytest
+from rows import NOW, claim, queue_job, register
+
+from edge_otel.api.log_files import finalise
+from edge_otel.models import jobs, logs
+from edge_otel.models.tables import Job, Worker
+from edge_otel.settings import LogFolder
+from edge_otel.state import JobState
+
+PATH = "dag_id=dag/run_id=run/task_id=task/attempt=1.log"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An empty log folder with permissions that are not the process's own."""
+    return LogFolder(tmp_path / "logs", 0o2750, 0o640)
+
+
+def run_job(database, text, *, job_id=None, log_path=PATH, **end):
+    """Let worker ``w`` run a job that logs ``text``, and return its id."""
+    with database() as session:
+        worker = session.get(Worker, "w") or register(session, "w", NOW)
+        job_id = queue_job(session, NOW, log_path=log_path, **({"id": job_id} if job_id else {}))
+        job = claim(session, worker, NOW)
+        logs.append(session, job, 0, text)
+        jobs.record_report(job, JobState.RUNNING, job.claim, NOW)
+        jobs.record_report(job, JobState.SUCCESS, job.claim, NOW, **end)
+    return job_id
+
+
+def complete(database, job_id):
+    """Return whether the row says that the file stands."""
+    with database() as session:
+        return session.get(Job, job_id).log_complete
+
+
+def test_a_finished_jobs_log_is_written_with_airflows_permissions(database, folder):
+    job_id = run_job(database, b"hello\n", log_length=6, log_sha256=hashlib.sha256(b"hello\n").hexdigest())
+    finalise(job_id, folder)
+    target = folder.base / PATH
+    assert target.read_bytes() == b"hello\n"
+    assert complete(database, job_id)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert stat.S_IMODE(target.parent.stat().st_mode) == 0o2750
+    assert os.listdir(target.parent) == [target.name]
+
+
+def test_a_file_that_stands_is_not_written_again(database, folder):
+    job_id = run_job(database, b"hello\n")
+    finalise(job_id, folder)
+    (folder.base / PATH).write_text("changed")
+    finalise(job_id, folder)
+    assert (folder.base / PATH).read_text() == "changed"
+
+
+def test_a_log_whose_bytes_are_not_all_here_is_not_written(database, folder):
+    job_id = run_job(database, b"hel", log_length=6)
+    finalise(job_id, folder)
+    assert not (folder.base / PATH).exists()
+    assert not complete(database, job_id)
+
+
+def test_a_running_job_and_one_that_is_gone_write_nothing(database, folder):
+    with database() as session:
+        worker = register(session, "w", NOW)
+        job_id = queue_job(session, NOW)
+        claim(session, worker, NOW)
+    finalise(job_id, folder)
+    finalise("0" * 36, folder)
+    assert not folder.base.exists()
+
+
+def test_a_task_that_was_deferred_has_the_logs_of_all_its_runs_in_one_file(database, folder):
+    job_id = run_job(database, b"before\n")
+    finalise(job_id, folder)
+    run_job(database, b"after\n", job_id=job_id, log_length=6)
+    finalise(job_id, folder)
+    assert (folder.base / PATH).read_bytes() == b"before\nafter\n"
+
+
+def test_a_checksum_that_differs_is_reported_and_the_log_is_kept(database, folder, caplog):
+    job_id = run_job(database, b"hello\n", log_length=6, log_sha256="0" * 64)
+    with caplog.at_level(logging.ERROR, "edge_otel"):
+        finalise(job_id, folder)
+    assert "checksum" in caplog.text
+    assert (folder.base / PATH).read_bytes() == b"hello\n"
+
+
+@pytest.mark.parametrize("path", ["../outside.log", "/etc/outside.log", "a/../../outside.log", "..", "", "a/.."])
+def test_a_path_that_is_not_below_the_log_folder_is_refused(database, folder, caplog, path):
+    job_id = run_job(database, b"hello\n", log_path=path)
+    with caplog.at_level(logging.ERROR, "edge_otel"):
+        finalise(job_id, folder)
+    assert caplog.records
+    assert [p for p in folder.base.parent.rglob("*") if p.is_file()] == []
+    assert not complete(database, job_id)
+
+
+def test_a_link_inside_the_log_folder_does_not_lead_out_of_it(database, folder, tmp_path):
+    folder.base.mkdir()
+    (tmp_path / "outside").mkdir()
+    (folder.base / "dag_id=dag").symlink_to(tmp_path / "outside")
+    finalise(run_job(database, b"hello\n"), folder)
+    assert list((tmp_path / "outside").rglob("*")) == []
+
+
+def test_a_folder_that_cannot_be_written_is_reported_and_nothing_raised(database, folder, caplog):
+    folder.base.write_text("a file stands in the way")
+    job_id = run_job(database, b"hello\n")
+    with caplog.at_level(logging.ERROR, "edge_otel"):
+        finalise(job_id, folder)
+    assert "cannot be written" in caplog.text
+    assert not complete(database, job_id)
+    folder.base.unlink()
+    finalise(job_id, folder)
+    assert (folder.base / PATH).read_bytes() == b"hello\n"
