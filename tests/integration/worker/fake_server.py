@@ -94,7 +94,7 @@ class FakeCentral:
         self.concurrency: int | None = None
         self.comment: str | None = None
         self.settings: dict[str, Any] = {
-            "heartbeat_interval": 0.5,
+            "heartbeat_interval": 0.2,
             "poll_interval": 0.1,
             "log_interval": 0.05,
             "log_chunk_bytes": 4096,
@@ -325,5 +325,5 @@ class FakeHandler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PATCH = do_PUT = do_HEAD = do_DELETE = handle_any  # noqa: N815
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:
         """Silent."""

@@ -53,7 +53,8 @@ def execute(workload: str, server: str | None) -> tuple[int, str | None]:
         with path.open("ab") as handle:
             handle.write(data)
 
-    exec(parsed["do"], {**found, "log": log}, found)  # noqa: S102
+    found["log"] = log
+    exec(parsed["do"], found)
     return found["code"], found["state"]
 
 

@@ -135,7 +135,7 @@ def test_replaced_daemon_finishes_its_jobs_takes_none_and_leaves_without_a_word(
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(403, "Forbidden"), (400, "VersionRefused"), (409, "NameTaken")], ids=lambda value: str(value)
+    ("status", "error"), [(403, "Forbidden"), (400, "VersionRefused"), (409, "NameTaken")], ids=str
 )
 def test_refused_registration_ends_with_a_clear_message(
     central: FakeCentral, start: Start, status: int, error: str

@@ -1,0 +1,115 @@
+"""Logs arrive complete, in order and once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+from conftest import Start, finished, workload
+from fake_server import CUT, CUT_AFTER, Answer, Call, FakeCentral, FakeJob, refusal
+
+LINES = "for i in range(400): log(b'%06d ' % i + bytes(65 + (i * j) % 26 for j in range(70)) + b'\\n')"
+EXPECTED = b"".join(b"%06d " % i + bytes(65 + (i * j) % 26 for j in range(70)) + b"\n" for i in range(400))
+
+
+def is_log(call: Call) -> bool:
+    return call.path.endswith("/log") and call.method == "PATCH"
+
+
+def test_log_survives_errors_cuts_and_lost_answers_byte_for_byte(central: FakeCentral, start: Start) -> None:
+    mishaps = itertools.cycle([Answer(500), CUT, CUT_AFTER, None, Answer(429, headers={"Retry-After": "0"}), None])
+    central.faults.append(lambda call: next(mishaps) if is_log(call) else None)
+    start()
+    job = central.offer(workload(LINES))
+    central.wait_for(finished(job))
+    assert bytes(job.log) == EXPECTED
+
+
+def test_server_that_lost_bytes_gets_them_again(central: FakeCentral, start: Start) -> None:
+    start()
+    rewound: list[int] = []
+    jobs: list[FakeJob] = []
+
+    def forget(call: Call) -> None:
+        if is_log(call) and jobs and len(jobs[0].log) > 9000 and len(rewound) < 2:
+            rewound.append(len(jobs[0].log))
+            del jobs[0].log[random.randrange(100, 5000) :]
+
+    central.faults.append(forget)
+    jobs.append(central.offer(workload(LINES)))
+    central.wait_for(finished(jobs[0]))
+    assert len(rewound) == 2
+    assert bytes(jobs[0].log) == EXPECTED
+
+
+def test_log_is_live_while_the_task_runs(central: FakeCentral, start: Start, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    start()
+    job = central.offer(workload(f"log(b'one\\n'); wait_for_file({str(go)!r}); log(b'two\\n')"))
+    central.wait_for(lambda: bytes(job.log) == b"one\n")
+    assert job.end is None
+    go.touch()
+    central.wait_for(finished(job))
+
+
+def test_chunks_keep_to_the_size_asked_for_and_are_compressed(central: FakeCentral, start: Start) -> None:
+    start()
+    job = central.offer(workload("log(b'all work and no play\\n' * 2000)"))
+    central.wait_for(finished(job))
+    sent = [call for call in central.calls if is_log(call)]
+    assert len(sent) == -(-len(job.log) // 4096)
+    assert all(call.headers.get("content-encoding") == "gzip" for call in sent[:-1])
+    assert sum(len(call.body) for call in sent) < len(job.log) / 10
+
+
+def test_smaller_chunks_follow_when_one_is_too_large(central: FakeCentral, start: Start) -> None:
+    def limit(call: Call) -> Answer | None:
+        if is_log(call):
+            first, last = call.headers["content-range"].removeprefix("bytes ").removesuffix("/*").split("-")
+            if int(last) - int(first) >= 1500:
+                return refusal(413, "TooLarge")
+        return None
+
+    central.faults.append(limit)
+    start()
+    job = central.offer(workload("log(b'z' * 10000)"))
+    central.wait_for(finished(job))
+
+
+def test_log_that_is_refused_does_not_hold_the_jobs_end(central: FakeCentral, start: Start) -> None:
+    central.faults.append(lambda call: refusal(422, "BadInput") if call.path.endswith("/log") else None)
+    daemon = start()
+    job = central.offer(workload("log(b'x')"))
+    central.wait_for(lambda: job.end is not None)
+    central.wait_for(lambda: daemon.folders() == [])
+    assert job.state == "success"
+
+
+def test_log_calls_that_fail_for_ever_do_not_hold_the_jobs_end(central: FakeCentral, start: Start) -> None:
+    central.faults.append(lambda call: Answer(500) if call.path.endswith("/log") else None)
+    daemon = start()
+    job = central.offer(workload("log(b'x')"))
+    central.wait_for(lambda: job.end is not None)
+    central.wait_for(lambda: central.last()["state"] == "idle")
+    assert daemon.folders()
+    central.faults.clear()
+    central.wait_for(finished(job))
+
+
+def test_rest_of_a_log_is_shipped_by_the_next_daemon_from_the_servers_cursor(
+    central: FakeCentral, start: Start
+) -> None:
+    central.faults.append(lambda call: CUT if is_log(call) and "bytes 8192-" in call.headers["content-range"] else None)
+    first = start()
+    job = central.offer(workload(LINES))
+    central.wait_for(lambda: job.end is not None and len(job.log) == 8192)
+    first.process.kill()
+    first.process.wait(10)
+    central.faults.clear()
+    seen = len(central.calls)
+    start()
+    central.wait_for(finished(job))
+    later = [call for call in central.calls[seen:] if is_log(call)]
+    assert later[0].headers["content-range"].startswith("bytes 8192-")
+    assert bytes(job.log) == EXPECTED

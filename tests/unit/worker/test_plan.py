@@ -1,0 +1,140 @@
+"""The daemon's decisions."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from edge_worker.plan import (
+    Answer,
+    Departure,
+    Push,
+    Readopted,
+    after_reply,
+    backoff,
+    free_slots,
+    jittered,
+    judge_ending,
+    push,
+    read_answer,
+    readopt,
+)
+
+from edge_otel.state import Facts, WorkerState
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "meaning"),
+    [
+        (200, None, Answer.GOOD),
+        (202, None, Answer.GOOD),
+        (301, None, Answer.LATER),
+        (401, None, Answer.NOT_ALLOWED),
+        (403, "Forbidden", Answer.NOT_ALLOWED),
+        (404, None, Answer.LATER),
+        (404, "JobNotFound", Answer.STALE),
+        (404, "WorkerNotFound", Answer.FORGOTTEN),
+        (409, None, Answer.LATER),
+        (409, "StaleClaim", Answer.STALE),
+        (409, "SessionReplaced", Answer.REPLACED),
+        (409, "NameTaken", Answer.REFUSED),
+        (416, "LogGap", Answer.REWIND),
+        (422, "BadInput", Answer.REFUSED),
+        (422, None, Answer.LATER),
+        (429, "TooMany", Answer.LATER),
+        (500, "EdgeError", Answer.LATER),
+        (503, None, Answer.LATER),
+    ],
+)
+def test_meaning_of_an_answer(status: int, error: str | None, meaning: Answer) -> None:
+    assert read_answer(status, error) is meaning
+
+
+def test_backoff_grows_from_half_a_second_to_thirty_with_full_jitter() -> None:
+    assert [backoff(attempt, 1.0) for attempt in (0, 1, 2, 5, 6, 100, 10**6)] == [0.5, 1, 2, 16, 30, 30, 30]
+    assert all(backoff(attempt, 0.0) == 0 for attempt in range(9))
+
+
+def test_jitter_stays_within_a_quarter() -> None:
+    assert (jittered(10, 0.0), jittered(10, 1.0)) == (7.5, 12.5)
+
+
+def test_maintenance_that_began_after_the_report_is_not_ended_by_its_answer() -> None:
+    inside = Facts(maintenance=True)
+    assert after_reply(inside, WorkerState.IDLE, WorkerState.IDLE).maintenance
+    assert after_reply(inside, WorkerState.STARTING, WorkerState.RUNNING).maintenance
+
+
+@pytest.mark.parametrize("reported", [WorkerState.MAINTENANCE_MODE, WorkerState.MAINTENANCE_PENDING])
+@pytest.mark.parametrize("stored", [WorkerState.IDLE, WorkerState.RUNNING, WorkerState.MAINTENANCE_EXIT])
+def test_maintenance_ends_when_the_report_told_of_it(reported: WorkerState, stored: WorkerState) -> None:
+    assert not after_reply(Facts(maintenance=True), reported, stored).maintenance
+
+
+def test_every_reply_to_every_report_keeps_a_drain() -> None:
+    for reported, stored in itertools.product(WorkerState, WorkerState):
+        assert after_reply(Facts(draining=True), reported, stored).draining
+
+
+def test_no_slot_is_free_while_draining_or_in_maintenance_or_overbooked() -> None:
+    assert free_slots(Facts(), 4, 1) == 3
+    assert free_slots(Facts(), 2, 5) == 0
+    assert free_slots(Facts(draining=True), 4, 0) == 0
+    assert free_slots(Facts(maintenance=True), 4, 0) == 0
+
+
+def test_drain_without_timeout_waits_for_ever() -> None:
+    assert push(Departure(0, None, 10), 1e9) == (Push.WAIT, None)
+
+
+@pytest.mark.parametrize(
+    ("now", "action", "until"),
+    [
+        (0, Push.WAIT, 30),
+        (29.9, Push.WAIT, 30),
+        (30, Push.TERMINATE, 40),
+        (39, Push.TERMINATE, 40),
+        (40, Push.KILL, None),
+    ],
+)
+def test_drain_terminates_after_its_timeout_and_kills_after_the_grace(
+    now: float, action: Push, until: float | None
+) -> None:
+    assert push(Departure(0, 30, 10), now) == (action, until)
+
+
+@pytest.mark.parametrize(
+    ("started", "judged", "delivered", "how"),
+    [
+        (False, False, False, Readopted.ACCEPT),
+        (True, False, False, Readopted.WATCH),
+        (True, True, False, Readopted.REPORT),
+        (False, True, False, Readopted.REPORT),
+        (True, True, True, Readopted.FORGET),
+    ],
+)
+def test_what_becomes_of_a_folder_found_again(started: bool, judged: bool, delivered: bool, how: Readopted) -> None:
+    assert readopt(started, judged, delivered) is how
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped", "state", "succeeded", "outcome", "error_type"),
+    [
+        (0, None, None, True, "success", None),
+        (0, None, "success", True, "success", None),
+        (0, None, "failed", True, "failed", "task_failed"),
+        (0, None, "up_for_retry", True, "failed", "task_failed"),
+        (1, None, None, False, "failed", "task_failed"),
+        (-9, None, None, False, "killed", "signal_9"),
+        (None, None, None, False, "killed", "result_missing"),
+        (-15, "drain", None, False, "killed", "stopped_by_worker"),
+        (0, "drain", "failed", False, "killed", "stopped_by_worker"),
+        (0, "drain", "success", True, "success", None),
+    ],
+)
+def test_how_a_job_ended(
+    code: int | None, stopped: str | None, state: str | None, succeeded: bool, outcome: str, error_type: str | None
+) -> None:
+    ending = judge_ending(code, None, stopped, state)
+    assert (ending.succeeded, ending.outcome, ending.error_type) == (succeeded, outcome, error_type)
+    assert (ending.error is None) == succeeded
