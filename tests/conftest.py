@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +15,14 @@ from tools import missing
 
 from demo.postgres import Postgres
 
+# Now, before anything imports Airflow: it reads these once, and keeps files there.
+_airflow_home = tempfile.TemporaryDirectory(prefix="edge-airflow-")
+os.environ["AIRFLOW_HOME"] = _airflow_home.name
+os.environ["AIRFLOW__API_AUTH__JWT_SECRET"] = secrets.token_urlsafe(64)
+
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.add_cleanup(_airflow_home.cleanup)
     config.addinivalue_line("markers", "acceptance: a real Airflow with real processes; takes minutes")
 
 

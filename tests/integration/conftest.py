@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from served import Api, StartApi
 
 NewSession = Callable[[], AbstractContextManager]
 
@@ -57,3 +62,37 @@ def database(database_url: str) -> Iterator[NewSession]:
         for table in reversed(Base.metadata.sorted_tables):
             session.execute(table.delete())
     yield new_session
+
+
+@pytest.fixture
+def start_api(database: NewSession, tmp_path: Path) -> Iterator[StartApi]:
+    """Starts the Edge API with these options of ``[edge]`` on a loopback port."""
+    from served import Api
+
+    from edge_otel.api.app import create_app
+    from edge_otel.settings import LogFolder, Settings
+
+    running: list[Api] = []
+
+    def start(**options: Any) -> Api:
+        folder = LogFolder(tmp_path / "logs", 0o755, 0o644)
+        running.append(Api(create_app(Settings(**options), folder), folder.base))
+        return running[-1]
+
+    yield start
+    for api in running:
+        api.stop()
+
+
+@pytest.fixture
+def api(start_api: StartApi) -> Api:
+    """The Edge API with the default options."""
+    return start_api()
+
+
+@pytest.fixture
+def token(database: NewSession) -> str:
+    """A token of worker ``w``."""
+    from served import new_token
+
+    return new_token("w")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import stat
 
 import pytest
@@ -51,7 +50,7 @@ def test_a_finished_jobs_log_is_written_with_airflows_permissions(database, fold
     assert complete(database, job_id)
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
     assert stat.S_IMODE(target.parent.stat().st_mode) == 0o2750
-    assert os.listdir(target.parent) == [target.name]
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_file_that_stands_is_not_written_again(database, folder):
