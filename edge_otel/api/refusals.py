@@ -73,6 +73,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, EdgeError):
+            # What was raised while a body was read, FastAPI hides behind a 400.
+            return respond(error.__cause__, request)
+        if error.status_code == 400:
+            # So it does with a body that is not JSON at all; to a worker, 400 means that its version is refused.
+            return respond(BadInput(f"{error.detail}."), request)
         named = type("HttpError", (EdgeError,), {"status": error.status_code})
         answer = respond(named(str(error.detail)), request)
         answer.headers.update(error.headers or {})
