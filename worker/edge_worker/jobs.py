@@ -65,6 +65,7 @@ class Job:
         self.unreported = True
         self._process: Started | None = None
         self._stopped: str | None = None
+        self._verdict: Verdict | None = None
         self._shipper = LogShipper(site.transport, site.pace, ticket, folder.log_file(ticket))
 
     @property
@@ -93,7 +94,11 @@ class Job:
                 if not await self._accept():
                     self._folder.remove()
                     return
-                await self._launch()
+                try:
+                    self._folder.save(self.ticket)
+                    await self._launch()
+                except OSError as error:
+                    await self._give_up(f"The task could not be started: {error}")
             elif how is Readopted.WATCH:
                 self._process = self._folder.started()
                 log.info("job %s: adopted, pid %s", self.ticket.id, self._process.pid if self._process else None)
@@ -116,7 +121,6 @@ class Job:
             self.unreported = False
             return False
         self.ticket = replace(self.ticket, confirmed_at=time.time())
-        self._folder.save(self.ticket)
         return True
 
     async def _launch(self) -> None:
@@ -142,9 +146,13 @@ class Job:
                 if self._stopped is not None:
                     processes.kill(self._process)
                 return
+        await self._give_up(error)
+
+    async def _give_up(self, error: str) -> None:
+        """End a job that never ran."""
         lines = [error, *logs.tail(self._folder.path / "output")]
-        await asyncio.to_thread(logs.append, log_file, lines)
-        await self._conclude(Ending(False, None, error, "failed", "launch_failed"))
+        await asyncio.to_thread(logs.append, self._folder.log_file(self.ticket), lines)
+        self._verdict = await self._conclude(Ending(False, None, error, "failed", "launch_failed"))
 
     async def _see_through(self, resume: bool) -> None:
         shipping = asyncio.create_task(self._shipper.ship(resume), name=f"log-{self.ticket.id}")
@@ -163,7 +171,7 @@ class Job:
             await asyncio.gather(shipping, watching, return_exceptions=True)
 
     async def _watch(self) -> Verdict:
-        verdict = self._folder.verdict()
+        verdict = self._verdict or self._folder.verdict()
         if verdict is not None:
             return verdict
         code: int | None = None

@@ -28,7 +28,7 @@ DELIVER_WITHIN, FAREWELL_WITHIN = 20.0, 10.0
 """Seconds at the end for the last reports and logs, and for the last heartbeat."""
 
 UNACCEPTED_WITHIN = 5.0
-"""Seconds that a drain waits for the answers to acceptances when nothing runs."""
+"""Seconds that a drain waits for answers about offers when nothing runs."""
 
 STOPPED, REFUSED, REPLACED = 0, 3, 4
 """Exit codes; 2 is a bad configuration."""
@@ -72,6 +72,8 @@ class Loop:
                 task.result()
             if self._code != REFUSED:
                 await leaving
+                # A fetch under way may still bring an offer, which is declined.
+                await asyncio.wait({fetching}, timeout=UNACCEPTED_WITHIN)
                 heart.cancel()
                 await asyncio.gather(heart, return_exceptions=True)
                 if not station.replaced:
@@ -180,7 +182,7 @@ class Loop:
     async def _fetching(self) -> None:
         station = self._station
         failures = 0
-        while True:
+        while station.departure is None:
             station.room.clear()
             if station.free <= 0:
                 await station.room.wait()

@@ -23,7 +23,7 @@ from edge_worker.journal import Ticket
 from edge_worker.plan import Answer, read_answer
 from edge_worker.settings import Settings
 
-CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 30.0
+CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 20.0
 """Seconds. A dead link is noticed by these; nothing but the call itself waits for them."""
 
 THREADS = {"worker": 1, "jobs": 3, "logs": 2}

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -257,3 +258,41 @@ def test_answers_that_are_garbage_change_nothing(central: FakeCentral, start: St
     job = central.offer(workload("pass"))
     central.wait_for(finished(job))
     assert daemon.exit_code() is None
+
+
+def test_offer_that_comes_after_the_drain_began_is_declined(central: FakeCentral, start: Start) -> None:
+    daemon = start(poll_interval=60)
+    asked = threading.Event()
+    drained = threading.Event()
+
+    def hold(call: Call) -> None:
+        if "/fetch/" in call.path and central.queue:
+            asked.set()
+            drained.wait(20)
+
+    # The fetch is under way when the drain begins: the fake answers it, with a job, only then.
+    central.faults.append(hold)
+    daemon.command("status")
+    holding = threading.Thread(target=lambda: (asked.wait(20), daemon.command("drain"), drained.set()))
+    holding.start()
+    job = central.offer(workload("pass"))
+    central.concurrency = 9
+    holding.join()
+    assert daemon.process.wait(20) == 0
+    assert job.state == "queued"
+    assert job.end is None
+
+
+def test_refused_worker_that_has_jobs_keeps_trying(central: FakeCentral, start: Start, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    first = start()
+    job = central.offer(workload(f"wait_for_file({str(go)!r})"))
+    central.wait_for(lambda: first.folders() and (first.folders()[0] / "process.json").exists())
+    first.process.kill()
+    first.process.wait(10)
+    central.faults.append(lambda call: refusal(403, "Forbidden", "Not you.") if "/v1/worker/" in call.path else None)
+    second = start(registered=False)
+    central.wait_for(lambda: "registration refused: Not you." in second.said)
+    go.touch()
+    central.wait_for(finished(job))
+    assert second.exit_code() is None
