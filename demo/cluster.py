@@ -16,7 +16,7 @@ import requests
 from demo.airflow_api import AirflowApi
 from demo.environment import MARKER, Secrets, bare, central, telemetry
 from demo.process import Ended, Process, tail, with_environment
-from demo.wait import wait_for
+from demo.wait import NotSeen, wait_for
 
 Value = TypeVar("Value")
 EDGE_EXECUTOR = "edge_otel.executor.EdgeExecutor"
@@ -120,7 +120,7 @@ class Cluster:
 
     def wait_for_api(self, progress: Callable[[float], None] | None = None, port: int | None = None) -> None:
         """Return when the API server answers that its database is healthy."""
-        self.wait(lambda: healthy(port or self.port), "the API server to answer", START_TIMEOUT, progress)
+        self.wait(lambda: healthy(port or self.port), "the API server to answer", START_TIMEOUT, progress, "api-server")
 
     def forget(self, name: str) -> Process:
         """Take a process off the list of those that must live, to end it in a way of one's own."""
@@ -144,14 +144,24 @@ class Cluster:
         what: str,
         timeout: float,
         progress: Callable[[float], None] | None = None,
+        blame: str | None = None,
     ) -> Value:
-        """Return the first truthy value of ``look``, while every component lives."""
+        """Return the first truthy value of ``look``, while every component lives.
+
+        :raises NotSeen: after ``timeout`` seconds, with the end of the log of the component ``blame``
+        """
 
         def look_on() -> Value:
             self.check()
             return look()
 
-        return wait_for(look_on, what, timeout=timeout, progress=progress)
+        try:
+            return wait_for(look_on, what, timeout=timeout, progress=progress)
+        except NotSeen as late:
+            if blame is None:
+                raise
+            log = self.logs / f"{blame}.log"
+            raise NotSeen(f"{late} The end of {log}:\n{tail(log)}") from None
 
     def stop(self) -> list[str]:
         """Stop everything, workers before what they talk to; return what had to be killed because it was left over."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from demo.cluster import Cluster
 from demo.environment import site
@@ -37,6 +39,7 @@ class EdgeWorker:
         self._token_file = self.folder / "token"
         self._token_file.touch(mode=0o600)
         self._token_file.write_text(token)
+        self.home = str(self.folder / "airflow")
         self._env = site(cluster.base, home=self.folder / "airflow", dags=cluster.dags)
 
     @property
@@ -50,6 +53,12 @@ class EdgeWorker:
         command += ["--token-file", self._token_file, "--name", self.name, *self._arguments]
         command += ["--state-dir", self.state_folder, "--task-python", sys.executable, *options]
         return self._cluster.start_worker(self.name, command, {**self._env, **(env or {})})
+
+    def status(self) -> dict[str, Any]:
+        """Return what the daemon says of itself; empty while none answers."""
+        asked = subprocess.run(self.command("status"), env=self._env, capture_output=True, timeout=60, check=False)
+        answer: dict[str, Any] = json.loads(asked.stdout) if asked.returncode == 0 else {}
+        return answer
 
     def command(self, *arguments: str) -> list[str | Path]:
         """Return a local command to the running daemon, such as ``drain``."""

@@ -88,6 +88,9 @@ class Story:
         worker = EdgeWorker(self.cluster, WORKER, token=create_token(self.cluster, WORKER))
         say(f"Starting the edge worker {WORKER}, which knows only the address and its token.")
         worker.start()
+        registered = f"{WORKER} to register"
+        self.cluster.wait(lambda: worker.status().get("registered"), registered, 60, waiting(registered), blame=WORKER)
+        say(f"{WORKER} is registered.")
 
     def _start_receiver(self) -> tuple[str, SpanStore]:
         store = SpanStore()
@@ -119,10 +122,10 @@ class Story:
         api, say, waiting = self.cluster.api, self._steps.say, self._steps.waiting
         dag_id = expected.DAG_ID
         what = f"the DAG {dag_id} to be parsed"
-        self.cluster.wait(lambda: api.dag_exists(dag_id), what, 120, waiting(what))
+        self.cluster.wait(lambda: api.dag_exists(dag_id), what, 120, waiting(what), "dag-processor")
         self.run_id = api.trigger(dag_id)
         say(f"Triggered {dag_id}: {self.run_id}.")
-        self.cluster.wait(self._progress(), "the DAG run to end", 300, waiting("the DAG run"))
+        self.cluster.wait(self._progress(), "the DAG run to end", 300, waiting("the DAG run"), WORKER)
         tasks = api.tasks(dag_id, self.run_id)
         show.title("Task instances")
         show.tasks(tasks)

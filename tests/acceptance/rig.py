@@ -6,16 +6,18 @@ import json
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import sqlalchemy as sa
 
 from demo.airflow_api import UNFINISHED
 from demo.cluster import Cluster
 from demo.edge import EdgeWorker, create_token
 from demo.otlp import SpanStore
+from demo.process import with_environment
 
 Value = TypeVar("Value")
 LONG = 120.0
@@ -109,9 +111,21 @@ class Rig:
         try:
             self.wait_worker(name, "idle")
             yield worker
-        finally:
             if name in self.cluster.workers:
                 self.cluster.end(name)
+        except BaseException:
+            self.kill_site(worker)
+            raise
+
+    def kill_site(self, worker: EdgeWorker) -> None:
+        """Kill the daemon and everything that it started, as a power cut would."""
+        if worker.name in self.cluster.workers:
+            self.cluster.forget(worker.name).kill()
+        everything = with_environment("AIRFLOW_HOME", worker.home)
+        for process in everything:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(everything, timeout=10)
 
     def daemon_log(self, name: str) -> str:
         """Return the output of a component so far."""

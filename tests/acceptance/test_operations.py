@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from rig import Rig
 
 
@@ -19,7 +17,7 @@ def test_a_worker_in_maintenance_takes_no_job_until_it_ends(rig: Rig) -> None:
         assert rig.finish("gated", held) == "success", "a job that runs already is finished"
         rig.wait_worker("epsilon", "maintenance mode")
         assert [job["state"] for job in rig.jobs(waiting)] == ["queued"]
-        assert "new disks" in json.dumps(json.loads(rig.local(worker, "status").stdout))
+        assert "new disks" in worker.status()["maintenance"]["comment"]
         rig.admin("maintenance", "off", "epsilon")
         rig.release(waiting)
         assert rig.finish("gated", waiting) == "success"
@@ -58,11 +56,11 @@ def test_a_draining_worker_finishes_its_job_and_takes_no_other(rig: Rig) -> None
 
 
 def test_a_worker_is_shut_down_from_the_centre(rig: Rig) -> None:
-    with rig.running("theta"):
+    with rig.running("theta") as worker:
         run_id = rig.trigger("gated", count=1)
         rig.wait_started(run_id, 1)
         rig.admin("shutdown", "theta")
-        rig.wait_worker("theta", "terminating")
+        rig.wait(lambda: worker.status()["draining"], "theta to drain")
         daemon = rig.cluster.forget("theta")
         rig.release(run_id)
         assert daemon.wait(60) == 0
