@@ -100,10 +100,10 @@ class Authenticator:
             claims: dict[str, Any] = self._validator.validated_claims(text)
         except jwt.PyJWTError as error:
             raise Forbidden(reason=f"shared-secret token: {type(error).__name__}: {error}") from None
-        # edge3 signs the path that it calls; a server in front may have decoded it.
-        called = path[path.find(_V1) + len(_V1) :] if _V1 in path else path
+        # edge3 signs what it calls below v1, which is all that it knows; a server in front may have decoded it.
+        called = path.partition(_V1)[2]
         signed = str(claims.get("method", ""))
-        if not signed or unquote(signed) != unquote(called):
+        if not called or unquote(signed) != unquote(called):
             raise Forbidden(reason=f"shared-secret token is signed for {signed!r}, not {called!r}")
         return Principal(None)
 
