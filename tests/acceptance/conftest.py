@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +24,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def spans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SpanStore]]:
+def spans(tmp_path_factory: pytest.TempPathFactory, lacking: Callable[[str], None]) -> Iterator[tuple[str, SpanStore]]:
     """The endpoint of a real OTLP collector, and the store of what it forwards."""
-    store = SpanStore()
     reason = why_rotel_cannot_run()
-    rotel = Rotel(store, tmp_path_factory.mktemp("rotel")) if reason is None else None
-    yield (rotel or store).endpoint, store
-    if rotel is not None:
-        rotel.stop()
+    if reason is not None:
+        lacking(reason)
+    store = SpanStore()
+    rotel = Rotel(store, tmp_path_factory.mktemp("rotel"))
+    yield rotel.endpoint, store
+    rotel.stop()
     store.stop()
 
 
