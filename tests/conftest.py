@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,12 +35,11 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def mariadb_server(lacking: Callable[[str], None]) -> Iterator[MariaDB]:
+def mariadb_server() -> Iterator[MariaDB]:
     """A running MariaDB; ``new_database()`` returns the URL of an empty database."""
     program = find_mariadbd()
     if program is None:
-        lacking("mariadbd is not installed: apt-get install mariadb-server")
-        return
+        missing("mariadbd is not installed: apt-get install mariadb-server")
     folder = Path(tempfile.mkdtemp(prefix="edge-mariadb-"))
     server = MariaDB(program, folder)
     yield server

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rig import LONG, Rig
+from tools import missing
 
 from demo.cluster import Cluster
 from demo.otlp import Rotel, SpanStore, why_rotel_cannot_run
@@ -24,11 +25,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def spans(tmp_path_factory: pytest.TempPathFactory, lacking: Callable[[str], None]) -> Iterator[tuple[str, SpanStore]]:
+def spans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SpanStore]]:
     """The endpoint of a real OTLP collector, and the store of what it forwards."""
     reason = why_rotel_cannot_run()
     if reason is not None:
-        lacking(reason)
+        missing(reason)
     store = SpanStore()
     rotel = Rotel(store, tmp_path_factory.mktemp("rotel"))
     yield rotel.endpoint, store
