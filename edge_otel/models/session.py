@@ -8,9 +8,10 @@ from typing import Any
 
 from airflow.utils.session import create_session
 from sqlalchemy import delete, false
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
-__all__ = ["Session", "new_session", "prepare_lock"]
+__all__ = ["Session", "insert_missing", "new_session", "prepare_lock"]
 
 
 def prepare_lock(session: Session, table: type[Any]) -> None:
@@ -20,6 +21,18 @@ def prepare_lock(session: Session, table: type[Any]) -> None:
     """
     if session.get_bind().dialect.name == "sqlite":
         session.execute(delete(table).where(false()).execution_options(synchronize_session=False))
+
+
+def insert_missing(session: Session, table: type[Any], **values: Any) -> None:
+    """Insert a row unless one with its key is there, or is being inserted by another transaction."""
+    dialect = session.get_bind().dialect.name
+    if dialect == "mysql":
+        # Not IGNORE: that takes a shared lock on a row that is there, and two who then want it alone are deadlocked.
+        key = next(iter(values))
+        session.execute(mysql.insert(table).values(**values).on_duplicate_key_update({key: values[key]}))
+        return
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    session.execute(insert(table).values(**values).on_conflict_do_nothing())
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from edge_otel.errors import NameTaken, QueueNotAllowed, SessionReplaced, WorkerActive, WorkerGone, WorkerNotFound
-from edge_otel.models.session import prepare_lock
+from edge_otel.models.session import insert_missing, prepare_lock
 from edge_otel.models.tables import Token, Worker, WorkerEvent
 from edge_otel.reconcile import SILENT_INTERVALS, silent_since
 from edge_otel.state import GONE, IN_MAINTENANCE, WorkerState, expire, settle
@@ -31,13 +32,9 @@ def register(
 ) -> Worker:
     """Store a worker that starts. The same token takes its name over at once; another is refused with NameTaken
     while the worker is active, and edge3 workers (no token of their own) are refused likewise."""
-    worker = _locked(session, name)
-    if worker is None:
-        worker = Worker(name=name, state=WorkerState.UNKNOWN, first_online=now, slots_wanted=None)
-        session.add(worker)
-        before = None
-    else:
-        before = WorkerState(worker.state)
+    worker = _locked_or_new(session, name, now, heartbeat_interval)
+    before = WorkerState(worker.state) if worker.sysinfo else None
+    if before is not None:
         silent = worker.last_heartbeat < silent_since(now, worker.heartbeat_interval)
         if before not in GONE and not silent and not _succeeds(session, token_id, worker.token_id):
             raise NameTaken(
@@ -50,6 +47,23 @@ def register(
     worker.heartbeat_interval = heartbeat_interval
     _apply(session, worker, before, report, now, cause="registered", trace_id=trace_id)
     return worker
+
+
+def _locked_or_new(session: Session, name: str, now: datetime, heartbeat_interval: float) -> Worker:
+    """Return the worker, locked; one that was not there has no facts yet. Of many that come at once one is first."""
+    blank: dict[str, Any] = {
+        "state": WorkerState.UNKNOWN,
+        "sysinfo": {},
+        "heartbeat_interval": heartbeat_interval,
+        "first_online": now,
+        "last_heartbeat": now,
+    }
+    while True:
+        # Before the lock: on MySQL, a lock on a row that is missing lets two inserts wait for each other.
+        insert_missing(session, Worker, name=name, **blank)
+        worker = _locked(session, name)
+        if worker is not None:
+            return worker
 
 
 def _succeeds(session: Session, token_id: str | None, held: str | None) -> bool:
@@ -145,6 +159,7 @@ def events_of(session: Session, name: str, limit: int = 100) -> Sequence[WorkerE
 def expire_silent(session: Session, interval: float, now: datetime) -> list[str]:
     """Mark workers as gone that have been silent for too long; return their names. ``interval``: seconds, the
     configured one; a worker that was told a longer one has longer."""
+    prepare_lock(session, Worker)
     silent = session.scalars(
         select(Worker)
         .where(Worker.state.not_in(GONE), Worker.last_heartbeat < silent_since(now, interval))
