@@ -26,6 +26,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         url = url.new_database()
     use(url)
     from airflow import settings
+    from airflow.models import import_all_models
     from airflow.models.base import Base
 
     from edge_otel.models.database import EdgeDBManager
@@ -33,6 +34,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
     if request.param != "mysql":
         # Airflow picks MySQL's collation when it is imported, which is too late here.
+        import_all_models()
         Base.metadata.create_all(settings.engine)
     with new_session() as session:
         EdgeDBManager(session).initdb()
