@@ -170,6 +170,8 @@ def expire_silent(session: Session, interval: float, now: datetime) -> list[str]
     for worker in expired:
         before = WorkerState(worker.state)
         _change_state(session, worker, before, expire(before), now, "expired")
+    # Airflow's sessions do not flush before a query, and the caller goes on to look for the jobs of these.
+    session.flush()
     return [worker.name for worker in expired]
 
 
