@@ -1,0 +1,281 @@
+"""What the executor does about what nobody reports, and what its loop costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from airflow import settings
+from airflow.utils.state import CallbackState, TaskInstanceState
+from airflow_rows import callback_workload, clear, put_task_instance, task_workload, workload_of
+from rows import claim, queue_job, register
+from sqlalchemy import event, func, insert, select
+
+import edge_otel.executor as executor_module
+from edge_otel.executor import EdgeExecutor
+from edge_otel.models import jobs, logs, workers
+from edge_otel.models.tables import Job, LogChunk, Worker
+from edge_otel.state import JobState, WorkerState
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+LONG_AGO = timedelta(hours=2)
+RETAINED = 20_000
+
+
+@pytest.fixture(autouse=True)
+def no_task_instances(database):
+    """Leave no rows of Airflow behind."""
+    yield
+    with database() as session:
+        clear(session)
+
+
+@pytest.fixture
+def executor(database, monkeypatch):
+    """An executor that takes care in every loop."""
+    monkeypatch.setattr(executor_module, "_CARE_INTERVAL", timedelta(0))
+    return EdgeExecutor(parallelism=8)
+
+
+def start(database, executor, workload, *, worker_state=WorkerState.RUNNING, ago=LONG_AGO):
+    """Let worker ``w`` have begun this workload some time ago, and be in this state now."""
+    then = datetime.now(UTC) - ago
+    with database() as session:
+        executor.queue_workload(workload, session)
+    with database() as session:
+        worker = session.get(Worker, "w") or register(session, "w", datetime.now(UTC))
+        job = claim(session, worker, then)
+        jobs.record_report(job, JobState.RUNNING, job.claim, then)
+        worker.state = worker_state
+        return job.id
+
+
+@pytest.mark.parametrize(
+    ("task_state", "expected"),
+    [
+        ("success", TaskInstanceState.SUCCESS),
+        ("skipped", TaskInstanceState.SUCCESS),
+        ("deferred", TaskInstanceState.SUCCESS),
+        ("up_for_retry", TaskInstanceState.FAILED),
+        ("failed", TaskInstanceState.FAILED),
+        ("queued", TaskInstanceState.FAILED),
+        ("running", None),
+    ],
+)
+@pytest.mark.parametrize("worker_state", [WorkerState.UNKNOWN, WorkerState.OFFLINE_MAINTENANCE])
+def test_a_dead_workers_task_ends_as_airflow_knows_it(executor, database, task_state, expected, worker_state):
+    with database() as session:
+        ti = put_task_instance(session, task_state)
+    job_id = start(database, executor, workload_of(ti), worker_state=worker_state)
+    executor.sync()
+    states = [state for state, _ in executor.get_event_buffer().values()]
+    assert states == [expected or TaskInstanceState.RUNNING]
+    with database() as session:
+        job = session.get(Job, job_id)
+        assert (job.ended_at is None) == (expected is None)
+        assert expected is None or f"Airflow says: {task_state}" in job.error
+
+
+def test_a_dead_workers_task_that_airflow_has_no_more_is_lost(executor, database):
+    workload = task_workload()
+    job_id = start(database, executor, workload, worker_state=WorkerState.UNKNOWN)
+    executor.sync()
+    with database() as session:
+        assert session.get(Job, job_id).state == JobState.LOST
+    assert executor.slots_occupied == 0
+
+
+def test_a_worker_that_was_removed_counts_as_dead(executor, database):
+    callback = callback_workload()
+    start(database, executor, callback, worker_state=WorkerState.OFFLINE)
+    with database() as session:
+        workers.remove(session, "w")
+    executor.sync()
+    assert [state for state, _ in executor.get_event_buffer().values()] == [CallbackState.FAILED]
+
+
+def test_a_silent_worker_is_expired_and_its_callback_lost_in_one_loop(executor, database):
+    start(database, executor, callback_workload())
+    with database() as session:
+        session.get(Worker, "w").last_heartbeat = datetime.now(UTC) - LONG_AGO
+    executor.sync()
+    with database() as session:
+        assert session.get(Worker, "w").state == WorkerState.UNKNOWN
+    assert executor.slots_occupied == 0
+
+
+def test_a_worker_that_is_there_reports_its_own_jobs(executor, database):
+    with database() as session:
+        ti = put_task_instance(session, "success", end_date=datetime.now(UTC))
+    job_id = start(database, executor, workload_of(ti))
+    executor.sync()
+    with database() as session:
+        assert session.get(Job, job_id).state == JobState.RUNNING
+
+
+def test_a_report_that_never_comes_is_replaced_by_airflows_word(executor, database):
+    with database() as session:
+        ti = put_task_instance(session, "success", end_date=datetime.now(UTC) - LONG_AGO)
+    start(database, executor, workload_of(ti))
+    executor.sync()
+    assert [state for state, _ in executor.get_event_buffer().values()] == [TaskInstanceState.SUCCESS]
+
+
+def test_the_late_report_of_a_worker_that_was_given_up_changes_nothing(executor, database):
+    job_id = start(database, executor, task_workload(), worker_state=WorkerState.UNKNOWN)
+    executor.sync()
+    with database() as session:
+        jobs.record_report(jobs.lock(session, job_id), JobState.SUCCESS, 1, datetime.now(UTC))
+        assert session.get(Job, job_id).state == JobState.LOST
+
+
+def test_an_offer_that_nobody_accepts_is_offered_again(executor, database):
+    workload = task_workload()
+    with database() as session:
+        executor.queue_workload(workload, session)
+    then = datetime.now(UTC) - LONG_AGO
+    with database() as session:
+        claim(session, register(session, "w", datetime.now(UTC)), then)
+    executor.sync()
+    with database() as session:
+        again = claim(session, session.get(Worker, "w"), datetime.now(UTC))
+        assert (again.id, again.claim) == (str(workload.ti.id), 2)
+    assert list(executor.queued_tasks) == [workload.key]
+
+
+def test_another_teams_offers_and_jobs_are_left_to_its_executor(executor, database):
+    then = datetime.now(UTC) - LONG_AGO
+    with database() as session:
+        worker = register(session, "r", then, team="red")
+        offered = queue_job(session, then, team="red")
+        claim(session, worker, then)
+        ended = queue_job(session, then, team="red", log_path=None)
+        job = claim(session, worker, then)
+        jobs.record_report(job, JobState.SUCCESS, 1, then)
+    executor.sync()
+    with database() as session:
+        assert session.get(Job, offered).state == JobState.ASSIGNED
+        assert session.get(Job, ended) is not None
+    EdgeExecutor(parallelism=8, team_name="red").sync()
+    with database() as session:
+        assert session.get(Job, offered).state == JobState.QUEUED
+        assert session.get(Job, ended) is None
+
+
+def test_old_rows_and_logs_are_purged_a_bounded_number_at_a_time(executor, database, monkeypatch):
+    monkeypatch.setattr(jobs, "PURGE_LIMIT", 3)
+    then = datetime.now(UTC) - LONG_AGO
+    with database() as session:
+        worker = register(session, "w", datetime.now(UTC))
+        for end in (JobState.SUCCESS, JobState.FAILED) * 2:
+            queue_job(session, then, log_path=None)
+            job = claim(session, worker, then)
+            logs.append(session, job, 0, b"text")
+            jobs.record_report(job, JobState.RUNNING, 1, then)
+            jobs.record_report(job, end, 1, then)
+        waiting = queue_job(session, then)
+    left = []
+    for _ in range(2):
+        executor.sync()
+        with database() as session:
+            tables = (Job, LogChunk)
+            left.append(tuple(session.scalar(select(func.count()).select_from(table)) for table in tables))
+    assert left == [(2, 1), (1, 0)]
+    with database() as session:
+        assert session.get(Job, waiting) is not None
+
+
+@contextmanager
+def counted() -> Iterator[dict[str, int]]:
+    """Count the statements, and where the driver knows it the rows that they return."""
+    counts = {"statements": 0, "rows": 0}
+
+    def after(_connection, cursor, statement, *_args):
+        counts["statements"] += 1
+        if statement.startswith("SELECT"):
+            counts["rows"] += max(cursor.rowcount, 0)
+
+    event.listen(settings.engine, "after_cursor_execute", after)
+    try:
+        yield counts
+    finally:
+        event.remove(settings.engine, "after_cursor_execute", after)
+
+
+def retain(database, number):
+    """Insert jobs that ended a minute ago and are kept a while."""
+    then = datetime.now(UTC) - timedelta(minutes=1)
+    same = {
+        "kind": "task",
+        "dag_id": "dag",
+        "task_id": "task",
+        "run_id": "run",
+        "map_index": -1,
+        "try_number": 1,
+        "queue": "default",
+        "slots": 1,
+        "urgency": 1,
+        "priority": 1,
+        "workload": "{}" * 1000,
+        "carrier": {},
+        "state": JobState.SUCCESS,
+        "claim": 1,
+        "worker": "w",
+        "queued_at": then,
+        "changed_at": then,
+        "ended_at": then,
+    }
+    with database() as session:
+        for _ in range(0, number, 2000):
+            session.execute(insert(Job), [{"id": str(uuid4()), **same} for _ in range(2000)])
+
+
+def test_a_loop_reads_what_changed_and_not_what_is_kept(database):
+    executor = EdgeExecutor(parallelism=100)
+    with database() as session:
+        register(session, "w", datetime.now(UTC))
+        for n in range(20):
+            executor.queue_workload(task_workload(task_id=f"t{n}"), session)
+    executor.sync()
+    with counted() as few:
+        executor.sync()
+    retain(database, RETAINED)
+    with database() as session:
+        job = claim(session, session.get(Worker, "w"), datetime.now(UTC))
+        jobs.record_report(job, JobState.RUNNING, 1, datetime.now(UTC))
+    with counted() as many:
+        executor.sync()
+    assert few["statements"] == many["statements"] <= 3
+    assert many["rows"] <= 20
+    assert len(executor.get_event_buffer()) == 1
+    began = time.process_time()
+    for _ in range(20):
+        executor.sync()
+    assert (time.process_time() - began) / 20 < 0.02, "seconds of processor time per loop"
+
+
+def test_taking_care_costs_the_same_whatever_is_kept(database, executor):
+    with counted() as few:
+        executor.sync()
+    retain(database, RETAINED)
+    with counted() as many:
+        executor.sync()
+    assert few["statements"] == many["statements"]
+    assert many["rows"] == few["rows"]
+
+
+def test_the_slow_look_reads_every_job_of_this_scheduler_in_a_few_statements(database, monkeypatch):
+    monkeypatch.setattr(executor_module, "_RECONCILE_INTERVAL", timedelta(0))
+    executor = EdgeExecutor(parallelism=2000)
+    with database() as session:
+        for n in range(1200):
+            executor.queue_workload(task_workload(id=UUID(int=n), task_id=f"t{n}"), session)
+    with counted() as counts:
+        executor.sync()
+    assert counts["statements"] < 15
+    assert len(executor.queued_tasks) == 1200
