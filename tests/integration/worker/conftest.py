@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -71,7 +72,7 @@ class Daemon:
 def stub_interpreter(folder: Path) -> Path:
     path = folder / "stub-python"
     if not path.exists():
-        path.write_text(f'#!/bin/sh\nexec {sys.executable} -P {STUB} "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec {sys.executable} -S -P {STUB} "$@"\n')
         path.chmod(0o755)
     return path
 
@@ -109,6 +110,7 @@ def start(central: FakeCentral, tmp_path: Path) -> Iterator[Start]:
     yield begin
     for daemon in daemons:
         end(daemon)
+    for daemon in daemons:
         assert "Traceback" not in daemon.said, daemon.said
 
 
@@ -118,8 +120,6 @@ def end(daemon: Daemon) -> None:
     for process in left[:]:
         left += process.children(recursive=True)
     for file in daemon.folder.rglob("process.json"):
-        import json
-
         pid = json.loads(file.read_text())["pid"]
         if psutil.pid_exists(pid):
             left.append(psutil.Process(pid))
