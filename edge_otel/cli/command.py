@@ -20,17 +20,19 @@ Command = Callable[[Namespace], None]
 def edge_command(work: Command) -> Command:
     """Make a function a command of Airflow: its errors are one line on standard error and exit code 1."""
 
+    # Airflow's own wrapper is inside: it asks the database, too.
+    logged: Command = action_cli(providers_configuration_loaded(work))
+
     @wraps(work)
     def command(args: Namespace) -> None:
         try:
-            work(args)
+            logged(args)
         except EdgeError as error:
             fail(str(error))
         except DatabaseFailure as error:
             fail(str(explain(error)))
 
-    wrapped: Command = action_cli(providers_configuration_loaded(command))
-    return wrapped
+    return command
 
 
 def fail(text: str) -> NoReturn:

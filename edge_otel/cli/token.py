@@ -23,6 +23,8 @@ def create(args: Namespace) -> None:
     """Create a token and print it, this once."""
     if not _PATTERN.match(args.worker):
         fail(f"--worker {args.worker!r}: a worker name or glob has up to 64 letters, digits and _ . @ : - * ? [ ]")
+    if args.team is not None and not 0 < len(args.team) <= 50:
+        fail(f"--team {args.team!r}: the name of a team has 1 to 50 characters")
     lifetime = _positive(args.expires_days, "--expires-days")
     with new_session() as session:
         token, text = tokens.create(
