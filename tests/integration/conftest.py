@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow_database import use
 
 if TYPE_CHECKING:
     from served import Api, StartApi
@@ -39,15 +39,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     with new_session() as session:
         EdgeDBManager(session).initdb()
     return url
-
-
-def use(url: str) -> None:
-    """Let Airflow's settings, and so all code under test, work on the database."""
-    os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = url
-    from airflow import settings
-
-    settings.configure_vars()
-    settings.reconfigure_orm()
 
 
 @pytest.fixture

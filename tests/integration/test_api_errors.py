@@ -6,6 +6,7 @@ import logging
 import socket
 
 import pytest
+from airflow_database import use
 from served import registration, wish
 from sqlalchemy import text
 
@@ -164,8 +165,6 @@ def test_missing_tables_are_answered_503_with_what_to_do(api, token, database):
 @pytest.fixture
 def no_database(api, database_url):
     """Let the code under test find nobody at the database's address."""
-    from conftest import use
-
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         use(f"postgresql+psycopg2://nobody@127.0.0.1:{closed.getsockname()[1]}/nothing")
