@@ -94,7 +94,7 @@ def perform(wishes: argparse.Namespace, steps: show.Steps) -> int:
 
 
 def interrupt(*_: object) -> None:
-    """Turn SIGTERM into what Ctrl-C does."""
+    """End the demo in order."""
     raise KeyboardInterrupt
 
 
@@ -102,7 +102,9 @@ def main() -> int:
     """Run the demo and turn every expected failure into one clear message."""
     wishes = arguments()
     sys.stdout.reconfigure(line_buffering=True)
-    signal.signal(signal.SIGTERM, interrupt)
+    # A shell's background job starts with SIGINT ignored.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, interrupt)
     steps = show.Steps()
     try:
         return perform(wishes, steps)

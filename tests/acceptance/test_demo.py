@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -14,16 +16,22 @@ from demo.process import Process, free_port
 from demo.wait import wait_for
 
 
-def start(folder: Path, *arguments: str) -> Process:
-    """Start the demo in a folder of its own; its output is in ``folder / "output"``."""
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[Process]:
+    """Run the demo in a folder of its own; its output is in ``folder / "output"``."""
     env = {**bare("none"), "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "demo", *arguments]
-    return Process("demo", command, log=folder / "output", env=env, cwd=folder, stop_signal=signal.SIGINT)
+    # A shell's background job begins with SIGINT ignored: the demo must hear it all the same.
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "demo", *arguments]
+    demo = Process("demo", command, log=folder / "output", env=env, cwd=folder, stop_signal=signal.SIGINT)
+    try:
+        yield demo
+    finally:
+        demo.stop(90)
 
 
 def test_once_ends_by_itself_and_leaves_nothing(tmp_path: Path) -> None:
-    demo = start(tmp_path, "--once", "--sqlite", "--port", str(free_port()))
-    code = demo.wait(240)
+    with started(tmp_path, "--once", "--sqlite", "--port", str(free_port())) as demo:
+        code = demo.wait(240)
     output = (tmp_path / "output").read_text()
     assert code == 0, output
     assert "All of it was right" in output
@@ -31,13 +39,16 @@ def test_once_ends_by_itself_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_demo_leaves_no_process(tmp_path: Path) -> None:
-    demo = start(tmp_path, "--port", str(free_port()))
-    wait_for(lambda: "Starting the API server" in (tmp_path / "output").read_text(), "the first steps", timeout=120)
-    started = psutil.Process(demo.pid).children(recursive=True)
-    assert started, "the demo had started processes"
-    demo.terminate()
-    assert demo.wait(90) == 130, (tmp_path / "output").read_text()
-    assert [process for process in started if process.is_running()] == []
+    def said() -> str:
+        return (tmp_path / "output").read_text()
+
+    with started(tmp_path, "--port", str(free_port())) as demo:
+        wait_for(lambda: "Starting the API server" in said(), "the first steps", timeout=120)
+        children = psutil.Process(demo.pid).children(recursive=True)
+        assert children, "the demo had started processes"
+        demo.terminate()
+        assert demo.wait(90) == 130, said()
+    assert [process for process in children if process.is_running()] == []
 
 
 def test_a_port_in_use_is_a_clear_message(tmp_path: Path) -> None:
@@ -45,8 +56,8 @@ def test_a_port_in_use_is_a_clear_message(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        demo = start(tmp_path, "--once", "--port", str(port))
-        assert demo.wait(60) == 2
+        with started(tmp_path, "--once", "--port", str(port)) as demo:
+            assert demo.wait(60) == 2
     output = (tmp_path / "output").read_text()
     assert f"Port {port} cannot be used" in output
     assert "--port" in output
