@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ from typing import Any
 
 import psutil
 import pytest
+from edge_worker import processes
+from edge_worker.journal import Started
 from fake_server import FakeCentral, FakeJob
 
 STUB = Path(__file__).with_name("stub_python.py")
@@ -116,20 +119,22 @@ def start(central: FakeCentral, tmp_path: Path) -> Iterator[Start]:
 
 def end(daemon: Daemon) -> None:
     """End a daemon and what its jobs left behind, by id."""
-    left = [psutil.Process(daemon.pid)] if daemon.exit_code() is None else []
-    for process in left[:]:
-        left += process.children(recursive=True)
-    for file in daemon.folder.rglob("process.json"):
-        pid = json.loads(file.read_text())["pid"]
-        if psutil.pid_exists(pid):
-            left.append(psutil.Process(pid))
-    for process in left:
+    left: list[psutil.Process] = []
+    if daemon.exit_code() is None:
+        left = psutil.Process(daemon.pid).children(recursive=True)
+        daemon.process.kill()
+        daemon.process.wait(10)
+    # Only now: a living daemon removes folders while one looks.
+    for folder in daemon.folders():
         try:
-            if process.pid != os.getpid():
-                process.kill()
-        except psutil.Error:
-            pass
-    daemon.process.wait(10)
+            started = Started(**json.loads((folder / "process.json").read_text()))
+        except FileNotFoundError:
+            continue
+        if processes.identity(started.pid) == started.identity:
+            left.append(psutil.Process(started.pid))
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def finished(job: FakeJob) -> Callable[[], bool]:

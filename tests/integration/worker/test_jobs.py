@@ -244,8 +244,10 @@ def test_killed_daemon_is_followed_by_one_that_adopts_running_jobs(
     central.wait_for(lambda: second.folders() == [])
 
 
-@pytest.mark.parametrize("launch", ["zygote", "interpreter"])
-@pytest.mark.parametrize(("do", "state", "code"), [("log(b'x' * 9000)", "success", 0), ("1/0", "failed", 1)])
+@pytest.mark.parametrize(
+    ("launch", "do", "state", "code"),
+    [("zygote", "log(b'x' * 9000)", "success", 0), ("interpreter", "1/0", "failed", 1)],
+)
 def test_job_that_ended_without_a_daemon_is_reported_by_the_next(
     central: FakeCentral, start: Start, tmp_path: Path, launch: str, do: str, state: str, code: int
 ) -> None:

@@ -43,13 +43,20 @@ class Proxy:
             threading.Thread(target=self.relay, args=(client,), daemon=True).start()
 
     def relay(self, client: socket.socket) -> None:
+        # Either end may go at any time, as at every proxy.
+        with client, suppress(OSError):
+            self.carry(client)
+
+    def carry(self, client: socket.socket) -> None:
         head = client.recv(65536)
+        if not head:
+            return
         first = head.split(b"\r\n")[0].decode()
         self.asked.append(first)
         method, target, _ = first.split()
         place = target if method == "CONNECT" else target.split("/")[2]
         host, _, port = place.partition(":")
-        with client, socket.create_connection((host, int(port))) as server:
+        with socket.create_connection((host, int(port))) as server:
             if method == "CONNECT":
                 client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
             else:

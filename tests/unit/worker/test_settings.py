@@ -69,6 +69,34 @@ def test_bad_file_is_told(needed: dict[str, str], tmp_path: Path, text: str, wor
         load(needed, file)
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"server": None}, "--server is missing: give it, or set EDGE_WORKER_SERVER"),
+        ({"server": "ftp://x"}, "give a full URL"),
+        ({"token_file": "/nonexistent"}, "cannot read /nonexistent"),
+        ({"concurrency": "none"}, "--concurrency (EDGE_WORKER_CONCURRENCY)"),
+        ({"concurrency": "0"}, "--concurrency"),
+        ({"task_python": "/nonexistent/python"}, "is not a program"),
+        ({"name": "a/b"}, "--name"),
+        ({"client_cert": "/dev/null"}, "belong together"),
+        ({"proxy": "proxy:3128"}, "--proxy"),
+        ({"launch": "magic"}, "--launch"),
+        ({"drain_timeout": "-1"}, "--drain-timeout"),
+    ],
+)
+def test_bad_setting_is_told_in_one_line(needed: dict[str, str], flags: dict[str, str | None], words: str) -> None:
+    with pytest.raises(BadSetting) as problem:
+        load({name: value for name, value in {**needed, **flags}.items() if value is not None}, None)
+    assert words in str(problem.value)
+    assert "\n" not in str(problem.value)
+
+
+def test_config_that_is_missing_is_told(needed: dict[str, str]) -> None:
+    with pytest.raises(BadSetting, match="is not a file"):
+        load(needed, Path("/nonexistent.toml"))
+
+
 def test_secret_in_the_wrong_place_is_not_repeated(needed: dict[str, str]) -> None:
     with pytest.raises(BadSetting) as problem:
         load({**needed, "server": "https://me:hunter2@central.example"}, None)
