@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ from airflow_database import use
 
 if TYPE_CHECKING:
     from served import Api, StartApi
+
+    from edge_otel.executor import EdgeExecutor
 
 NewSession = Callable[[], AbstractContextManager]
 
@@ -57,6 +61,26 @@ def database(database_url: str) -> Iterator[NewSession]:
     yield new_session
 
 
+@pytest.fixture(scope="session")
+def default_api() -> Iterator[Api]:
+    """One Edge API with the default options for all tests: it holds nothing, and the database is looked up anew."""
+    from served import Api
+
+    from edge_otel.api.app import create_app
+    from edge_otel.settings import LogFolder, Settings
+
+    api = Api(create_app(Settings(), LogFolder(Path(os.devnull), 0o755, 0o644)))
+    yield api
+    api.stop()
+
+
+@pytest.fixture
+def api(default_api: Api, database: NewSession, tmp_path: Path) -> Api:
+    """The Edge API with the default options, on a database whose tables are empty."""
+    default_api.write_logs_to(tmp_path / "logs")
+    return default_api
+
+
 @pytest.fixture
 def start_api(database: NewSession, tmp_path: Path) -> Iterator[StartApi]:
     """Starts the Edge API with these options of ``[edge]`` on a loopback port."""
@@ -68,8 +92,8 @@ def start_api(database: NewSession, tmp_path: Path) -> Iterator[StartApi]:
     running: list[Api] = []
 
     def start(**options: Any) -> Api:
-        folder = LogFolder(tmp_path / "logs", 0o755, 0o644)
-        running.append(Api(create_app(Settings(**options), folder), folder.base))
+        running.append(Api(create_app(Settings(**options), LogFolder(tmp_path, 0o755, 0o644))))
+        running[-1].write_logs_to(tmp_path / "logs")
         return running[-1]
 
     yield start
@@ -78,14 +102,36 @@ def start_api(database: NewSession, tmp_path: Path) -> Iterator[StartApi]:
 
 
 @pytest.fixture
-def api(start_api: StartApi) -> Api:
-    """The Edge API with the default options."""
-    return start_api()
-
-
-@pytest.fixture
 def token(database: NewSession) -> str:
     """A token of worker ``w``."""
     from served import new_token
 
     return new_token("w")
+
+
+@pytest.fixture
+def executor(database: NewSession) -> EdgeExecutor:
+    """An executor on an empty job table."""
+    from edge_otel.executor import EdgeExecutor
+
+    return EdgeExecutor(parallelism=8)
+
+
+@pytest.fixture
+def worker(database: NewSession) -> str:
+    """The name of a worker that is there."""
+    from rows import register
+
+    with database() as session:
+        register(session, "w", datetime.now(UTC))
+    return "w"
+
+
+@pytest.fixture
+def no_task_instances(database: NewSession) -> Iterator[None]:
+    """Leave no rows of Airflow behind."""
+    from airflow_rows import clear
+
+    yield
+    with database() as session:
+        clear(session)

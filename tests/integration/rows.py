@@ -72,3 +72,31 @@ def state_of(session: Session, job_id: str) -> JobState:
     job = session.get(Job, job_id)
     assert job is not None
     return JobState(job.state)
+
+
+def beat(session, now, state=WorkerState.IDLE, **fields):
+    """Let worker ``w`` report."""
+    worker = workers.heartbeat(session, "w", report(state, **fields), now, token_id="t1", trace_id=None)
+    session.flush()
+    return worker
+
+
+def register_as(session, state, name="w", **fields):
+    """Return a worker that is in this state already."""
+    worker = register(session, name, NOW, **fields)
+    worker.state = state
+    session.flush()
+    return worker
+
+
+def ask(session, request, *args, **kwargs):
+    """Let an administrator ask something of worker ``w``."""
+    answer = request(session, "w", *args, **kwargs)
+    session.flush()
+    return answer
+
+
+def history(session, name="w"):
+    """Return the worker's states in order, with their causes."""
+    session.flush()
+    return [(e.from_state, e.to_state, e.cause) for e in reversed(workers.events_of(session, name))]

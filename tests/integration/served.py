@@ -16,6 +16,7 @@ from demo.process import free_port
 from demo.wait import wait_for
 from edge_otel.models import tokens
 from edge_otel.models.session import new_session
+from edge_otel.settings import LogFolder
 
 FACTS = {"airflow_version": "3.3.2", "edge_provider_version": "0.1.0", "concurrency": 4}
 
@@ -23,9 +24,10 @@ FACTS = {"airflow_version": "3.3.2", "edge_provider_version": "0.1.0", "concurre
 class Api:
     """One running server."""
 
-    def __init__(self, app: FastAPI, logs: Path) -> None:
+    logs: Path
+
+    def __init__(self, app: FastAPI) -> None:
         self.app = app
-        self.logs = logs
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         # No logging configuration of its own: the tests read what is logged.
@@ -36,6 +38,11 @@ class Api:
         wait_for(lambda: self._server.started, "the server to listen", timeout=20, pause=0.01)
         self._http = requests.Session()
         self._http.trust_env = False
+
+    def write_logs_to(self, folder: Path) -> None:
+        """Let finished logs go below this folder."""
+        self.logs = folder
+        self.app.state.log_folder = LogFolder(folder, 0o755, 0o644)
 
     def call(self, method: str, path: str, token: str | None = None, **kwargs: Any) -> requests.Response:
         """Send one request with this token."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from rows import NOW, claim, queue_job, register, report, state_of
+from rows import NOW, ask, beat, claim, history, queue_job, register, register_as, state_of
 
 from edge_otel.errors import (
     NameTaken,
-    QueueNotAllowed,
     SessionReplaced,
     WorkerActive,
-    WorkerGone,
     WorkerNotFound,
 )
 from edge_otel.models import jobs, tokens, workers
@@ -23,34 +20,6 @@ from edge_otel.state import JobState, WorkerState
 S = WorkerState
 SECOND = timedelta(seconds=1)
 SILENCE = timedelta(seconds=150)
-
-
-def beat(session, now, state=S.IDLE, **fields):
-    """Let worker ``w`` report."""
-    worker = workers.heartbeat(session, "w", report(state, **fields), now, token_id="t1", trace_id=None)
-    session.flush()
-    return worker
-
-
-def register_as(session, state, name="w", **fields):
-    """Return a worker that is in this state already."""
-    worker = register(session, name, NOW, **fields)
-    worker.state = state
-    session.flush()
-    return worker
-
-
-def ask(session, request, *args, **kwargs):
-    """Let an administrator ask something of worker ``w``."""
-    answer = request(session, "w", *args, **kwargs)
-    session.flush()
-    return answer
-
-
-def history(session, name="w"):
-    """Return the worker's states in order, with their causes."""
-    session.flush()
-    return [(e.from_state, e.to_state, e.cause) for e in reversed(workers.events_of(session, name))]
 
 
 def test_a_new_worker_is_stored_with_what_it_reports(database):
@@ -153,62 +122,6 @@ def test_an_odd_number_of_slots_does_not_break_the_row(database, slots):
         assert workers.get(session, "w").name == "w"
 
 
-def test_a_maintenance_request_stands_until_the_worker_obeys_and_keeps_its_comment(database):
-    with database() as session:
-        register(session, "w", NOW)
-        ask(session, workers.request_maintenance, "disk swap", NOW, by="ann")
-        worker = beat(session, NOW + SECOND, S.RUNNING, jobs_active=1)
-        assert (worker.state, worker.maintenance_comment) == (S.MAINTENANCE_REQUEST, "disk swap")
-        worker = beat(session, NOW + SECOND, S.MAINTENANCE_PENDING, jobs_active=1)
-        worker = beat(session, NOW + SECOND, S.MAINTENANCE_MODE)
-        assert (worker.state, worker.maintenance_comment, worker.maintenance_origin) == (
-            S.MAINTENANCE_MODE,
-            "disk swap",
-            "admin",
-        )
-        ask(session, workers.end_maintenance, NOW, by="bob")
-        assert worker.state == S.MAINTENANCE_EXIT
-        worker = beat(session, NOW + SECOND, S.MAINTENANCE_MODE)
-        assert (worker.state, worker.maintenance_comment, worker.maintenance_origin) == (S.IDLE, None, None)
-        assert [cause for *_, cause in history(session)] == [
-            "registered",
-            "admin:ann",
-            "heartbeat",
-            "heartbeat",
-            "admin:bob",
-            "heartbeat",
-        ]
-
-
-@pytest.mark.parametrize("origin", ["local", "automatic"])
-def test_maintenance_of_the_workers_own_carries_its_comment_and_origin(database, origin):
-    with database() as session:
-        register(session, "w", NOW)
-        worker = beat(session, NOW, S.MAINTENANCE_MODE, maintenance_comments="hot", maintenance_origin=origin)
-        assert (worker.maintenance_comment, worker.maintenance_origin) == ("hot", origin)
-        worker = beat(session, NOW, S.IDLE)
-        assert (worker.maintenance_comment, worker.maintenance_origin) == (None, None)
-
-
-def test_maintenance_of_a_worker_that_is_gone_waits_for_it(database):
-    with database() as session:
-        register_as(session, S.OFFLINE)
-        ask(session, workers.request_maintenance, "later", NOW, by="ann")
-        assert register(session, "w", NOW + SECOND).state == S.MAINTENANCE_REQUEST
-        assert workers.get(session, "w").maintenance_comment == "later"
-
-
-def test_a_shutdown_request_is_for_a_connected_worker_only(database):
-    with database() as session:
-        worker = register(session, "w", NOW)
-        ask(session, workers.request_shutdown, NOW, by="ann")
-        assert beat(session, NOW, S.RUNNING).state == S.SHUTDOWN_REQUEST
-        assert beat(session, NOW, S.OFFLINE).state == S.OFFLINE
-        with pytest.raises(WorkerGone):
-            ask(session, workers.request_shutdown, NOW, by="ann")
-        assert worker.state == S.OFFLINE
-
-
 def test_silence_expires_workers_once_and_keeps_maintenance(database):
     with database() as session:
         register(session, "w", NOW)
@@ -223,40 +136,6 @@ def test_silence_expires_workers_once_and_keeps_maintenance(database):
         states = {worker.name: worker.state for worker in workers.every(session)}
         assert states == {"w": S.UNKNOWN, "m": S.OFFLINE_MAINTENANCE, "slow": S.STARTING, "left": S.OFFLINE}
         assert history(session)[-1] == (S.STARTING, S.UNKNOWN, "expired")
-
-
-def test_queues_change_only_while_connected_and_within_the_token(database):
-    with database() as session:
-        token, _ = tokens.create(
-            session, worker="w", queues=["a", "b"], team=None, lifetime=timedelta(days=1), now=NOW, by=None
-        )
-        session.flush()
-        worker = register(session, "w", NOW, token_id=token.id, queues=["a"])
-        assert ask(session, workers.change_queues, ["b"], ["a"]) == ["b"]
-        with pytest.raises(QueueNotAllowed, match="a, b"):
-            ask(session, workers.change_queues, ["c"], [])
-        assert ask(session, workers.change_queues, [], ["b"]) == []
-        worker.state = S.OFFLINE
-        session.flush()
-        with pytest.raises(WorkerGone):
-            ask(session, workers.change_queues, ["a"], [])
-    with database() as session:
-        assert workers.get(session, "w").queues == []
-
-
-def test_a_worker_of_all_queues_that_gets_one_serves_only_that(database):
-    with database() as session:
-        register(session, "w", NOW)
-        assert ask(session, workers.change_queues, [], ["a"]) is None
-        assert ask(session, workers.change_queues, ["a"], []) == ["a"]
-
-
-def test_concurrency_of_a_connected_worker_is_kept_beside_its_own(database):
-    with database() as session:
-        register(session, "w", NOW)
-        ask(session, workers.set_concurrency, 9)
-        worker = beat(session, NOW)
-        assert (worker.slots, worker.slots_wanted) == (4, 9)
 
 
 def test_a_worker_is_removed_with_its_history_once_it_is_gone(database):
@@ -283,23 +162,6 @@ def test_old_events_are_purged_up_to_a_limit(database, monkeypatch):
         session.flush()
         assert [workers.purge_events(session, NOW + 4 * SECOND) for _ in range(4)] == [2, 2, 1, 0]
         assert len(workers.events_of(session, "w")) == 1
-
-
-def test_heartbeats_and_requests_at_once_lose_no_request(database):
-    with database() as session:
-        register(session, "w", NOW)
-
-    def work(turn: int) -> None:
-        with database() as session:
-            if turn == 5:
-                ask(session, workers.request_maintenance, "now", NOW, by="ann")
-            else:
-                beat(session, NOW + turn * SECOND)
-
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(work, range(12)))
-    with database() as session:
-        assert workers.get(session, "w").state == S.MAINTENANCE_REQUEST
 
 
 def test_a_job_of_another_worker_is_not_returned_with_this_ones_offers(database):
