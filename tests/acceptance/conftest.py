@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import LONG, Rig
 from tools import missing
 
+from acceptance.rig import LONG, Rig
 from demo.cluster import Cluster
 from demo.otlp import Rotel, SpanStore, why_rotel_cannot_run
 from demo.postgres import Postgres
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.acceptance)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def spans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SpanStore]]:
     """The endpoint of a real OTLP collector, and the store of what it forwards."""
     reason = why_rotel_cannot_run()
@@ -37,7 +37,7 @@ def spans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SpanS
     store.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the DAG folder; the ledger lies beside it."""
     folder = tmp_path_factory.mktemp("site")
@@ -45,7 +45,7 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "dags"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rig(postgres_server: Postgres, spans: tuple[str, SpanStore], dags: Path) -> Iterator[Rig]:
     """API server, scheduler and DAG processor, with no worker yet."""
     endpoint, store = spans

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import psutil
-from rig import LONG, Rig
 
+from acceptance.rig import LONG, Rig
 from demo.wait import wait_for
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from rig import Rig
 
+from acceptance.rig import Rig
 from demo.spans import broken_chains, of_run
 from demo.wait import NotSeen
 

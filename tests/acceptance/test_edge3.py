@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rig import LONG, Rig
-from test_dag_run import assert_everything_ran
 
+from acceptance.rig import LONG, Rig
+from acceptance.test_dag_run import assert_everything_ran
 from demo.cluster import healthy
 from demo.environment import site
 from demo.process import free_port

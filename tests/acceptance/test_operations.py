@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rig import Rig
+from acceptance.rig import Rig
 
 
 def test_a_worker_in_maintenance_takes_no_job_until_it_ends(rig: Rig) -> None:

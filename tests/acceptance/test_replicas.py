@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import requests
-from rig import Rig
 
+from acceptance.rig import Rig
 from demo.cluster import Cluster
 from demo.postgres import Postgres
 from demo.process import free_port

@@ -1,0 +1,1 @@
+"""Real Airflow, real processes, killed for real."""
