@@ -5,7 +5,7 @@ READY := .venv/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check constraints clean
+.PHONY: help demo test bench check constraints clean
 
 help: ## Show this list
 	@echo "usage: make TARGET [ARGS='…'] [PYTHON=/path/to/python3.11]"
@@ -16,6 +16,9 @@ demo: $(READY) ## Run a DAG on an edge worker in a whole Airflow on this machine
 
 test: check ## Check the code and run the tests (ARGS goes to pytest, such as ARGS="-m 'not acceptance'")
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY) ## Measure against edge3 in one run: a table of ratios, and .bench/result.json
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 check: $(READY) ## Check style and types only
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from edge3_environment import edge3_interpreter
 from mariadb_server import MariaDB, find_mariadbd
 from tools import missing
 
@@ -32,6 +33,12 @@ def postgres_server() -> Iterator[Postgres]:
     server = Postgres()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def edge3_python() -> Path:
+    """The interpreter of an environment with an unmodified edge3."""
+    return edge3_interpreter()
 
 
 @pytest.fixture(scope="session")

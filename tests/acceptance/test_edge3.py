@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,28 +12,6 @@ from acceptance.test_dag_run import assert_everything_ran
 from demo.cluster import healthy
 from demo.environment import site
 from demo.process import free_port
-
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("apache-airflow==3.3.2", "apache-airflow-providers-edge3==5.1.0")
-INSTALL_TIMEOUT = 600.0
-
-
-@pytest.fixture(scope="session")
-def edge3_python() -> Path:
-    """The interpreter of an environment with edge3 and without us, made once and kept beside our own."""
-    folder = ROOT / ".venv" / "edge3"
-    ready = folder / ".ready"
-    python = folder / "bin" / "python"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        constraints = ["-c", ROOT / "constraints.txt"]
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *constraints, *PACKAGES],
-            check=True,
-            timeout=INSTALL_TIMEOUT,
-        )
-        ready.touch()
-    return python
 
 
 @pytest.fixture

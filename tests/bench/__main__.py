@@ -1,4 +1,4 @@
-"""``python -m tests.bench``: both sides in one run on one PostgreSQL; a table of ratios, and .bench/result.json."""
+"""Both sides in one run on one PostgreSQL; a table of ratios, and .bench/result.json."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from demo.postgres import Postgres
+from tests.edge3_environment import PACKAGES, edge3_interpreter
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / ".bench" / "result.json"
@@ -63,15 +64,13 @@ def footprint(requirement: list[str]) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print and store."""
-    parser = ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--edge3-python", required=True, help="Python of an environment with Airflow and edge3 5.1.0")
-    edge3_python = parser.parse_args().edge3_python
+    ArgumentParser(prog="make bench", description=__doc__).parse_args()
+    edge3_python = str(edge3_interpreter())
     postgres = Postgres()
     try:
         result = {
             "ours": side("ours", sys.executable, postgres.new_database()) | footprint([str(ROOT)]),
-            "edge3": side("edge3", edge3_python, postgres.new_database())
-            | footprint(["apache-airflow==3.3.2", "apache-airflow-providers-edge3==5.1.0"]),
+            "edge3": side("edge3", edge3_python, postgres.new_database()) | footprint(list(PACKAGES)),
         }
     finally:
         postgres.stop()

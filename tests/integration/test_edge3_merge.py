@@ -7,18 +7,12 @@ import os
 import subprocess
 from pathlib import Path
 
-from tools import missing
-
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_table_is_what_an_installed_edge3_does(tmp_path):
-    # The acceptance tests, which run first, make this environment.
-    python = Path(os.environ.get("EDGE3_PYTHON") or ROOT / ".venv" / "edge3" / "bin" / "python")
-    if not python.exists():
-        missing("EDGE3_PYTHON names no interpreter with apache-airflow-providers-edge3, and .venv has no edge3")
+def test_the_table_is_what_an_installed_edge3_does(tmp_path, edge3_python):
     printed = subprocess.run(
-        [python, Path(__file__).with_name("edge3_merge.py")],
+        [edge3_python, Path(__file__).with_name("edge3_merge.py")],
         capture_output=True,
         text=True,
         check=True,
