@@ -22,8 +22,8 @@ class NotMigrated(EdgeError):
     status = 503
 
 
-class DatabaseUnreachable(EdgeError):
-    """The database cannot be reached. Try again."""
+class DatabaseUnavailable(EdgeError):
+    """The database cannot be reached, or is too busy. Try again."""
 
     status = 503
 

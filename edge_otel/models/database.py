@@ -6,10 +6,10 @@ from pathlib import Path
 
 from airflow.utils.db_manager import BaseDBManager
 from alembic.config import Config
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from edge_otel.errors import DatabaseUnreachable, EdgeError, NotMigrated
+from edge_otel.errors import DatabaseUnavailable, EdgeError, NotMigrated
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Base
 
@@ -55,5 +55,7 @@ def explain(failure: DBAPIError) -> EdgeError:
     except NotMigrated as not_migrated:
         return not_migrated
     except DBAPIError:
-        return DatabaseUnreachable()
-    return DatabaseUnreachable() if failure.connection_invalidated else EdgeError("The database refused a query.")
+        return DatabaseUnavailable()
+    # Operational is what passes: a lost connection, a deadlock, a lock that was waited for in vain.
+    passing = isinstance(failure, OperationalError) or failure.connection_invalidated
+    return DatabaseUnavailable() if passing else EdgeError("The database refused a query.")

@@ -176,7 +176,7 @@ def no_database(api, database_url):
 def test_an_unreachable_database_is_answered_503(api, token, no_database, caplog):
     for method, path, body in (("POST", "/v1/worker/w", registration()), ("POST", "/v1/jobs/fetch/w", wish())):
         answer = api.call(method, path, token, json=body)
-        assert (answer.status_code, shape_of(answer)["error"]) == (503, "DatabaseUnreachable")
+        assert (answer.status_code, shape_of(answer)["error"]) == (503, "DatabaseUnavailable")
         assert "127.0.0.1" not in answer.text
     assert api.call("GET", "/readyz").status_code == 503
     assert api.call("GET", "/livez").status_code == 200
