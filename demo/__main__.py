@@ -114,6 +114,10 @@ def main() -> int:
     except (Ended, NotSeen) as failure:
         print(f"The demo failed. {failure}\nAll logs are in {FOLDER.absolute() / 'logs'}.", file=sys.stderr)
         return WRONG
+    except BrokenPipeError:
+        # Whoever read our output is gone, as with `| head`: everything is stopped, and there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STOPPED
     except KeyboardInterrupt:
         steps.say("Stopped.")
         return STOPPED

@@ -62,8 +62,10 @@ class Story:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._steps.say("Stopping everything.")
-        self._owned.close()
+        try:
+            self._steps.say("Stopping everything.")
+        finally:
+            self._owned.close()
 
     def start(self) -> None:
         """Bring up both sites."""
