@@ -123,3 +123,9 @@ class TokenNotFound(EdgeError):
     """No token has this id. `airflow edge token list` shows those that exist."""
 
     status = 404
+
+
+class TokenEnded(EdgeError):
+    """The token was revoked or has expired, so nothing can take over from it. Create a new one."""
+
+    status = 409

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
+from airflow.models.callback import CallbackKey
 from airflow.providers.common.compat.sdk import Stats
 
 from edge_otel.models import jobs, logs, task_instances, workers
@@ -64,9 +65,16 @@ class EdgeExecutor(BaseExecutor):
         self._reconciled_at: datetime | None = None
 
     def start(self) -> None:
-        """Check that the database is migrated; raise NotMigrated if not."""
+        """Check that the database is migrated (raise NotMigrated if not), and take over callbacks on their way."""
         with new_session() as session:
             check_migrated(session)
+            callbacks = jobs.callbacks(session, self.team_name)
+        # Airflow hands the tasks of a dead scheduler over, but not its callbacks.
+        for row in callbacks:
+            key = CallbackKey(row.id)
+            self._track(row.id, key, datetime.now(UTC))
+            self._queue_of(key)[key] = None
+        self._follow(callbacks)
 
     def queue_workload(self, workload: ExecutorWorkload, session: Session) -> None:
         """Put a workload in the job table, in the scheduler's own transaction."""
@@ -136,13 +144,21 @@ class EdgeExecutor(BaseExecutor):
         if returned := jobs.return_expired_offers(session, self.team_name, now):
             self.log.warning("%d jobs were offered and not accepted in time: back in the queue.", returned)
         self._settle_unreported(session, now)
-        jobs.purge(
+        self._purge(session, now)
+        workers.purge_events(session, now - timedelta(days=settings.worker_event_retention_days))
+
+    def _purge(self, session: Session, now: datetime) -> None:
+        settings = self._settings
+        old = jobs.outdated(
             session,
             self.team_name,
             now - timedelta(minutes=settings.job_success_purge),
             now - timedelta(minutes=settings.job_fail_purge),
         )
-        workers.purge_events(session, now - timedelta(days=settings.worker_event_retention_days))
+        # A task that is deferred goes on under its id, and its log with it.
+        kept = task_instances.coming_back(session, old)
+        jobs.keep(session, kept, now)
+        jobs.delete_finished(session, [job_id for job_id in old if job_id not in kept])
 
     def _settle_unreported(self, session: Session, now: datetime) -> None:
         quiet_since = silent_since(now, self._settings.heartbeat_interval)
@@ -165,7 +181,7 @@ class EdgeExecutor(BaseExecutor):
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Take a task out of the job table; a worker that has it learns that its claim is stale."""
         with new_session() as session:
-            jobs.remove(session, str(ti.id))
+            jobs.withdraw(session, str(ti.id), datetime.now(UTC))
         self._forget(str(ti.id))
         self.queued_tasks.pop(ti.key, None)
         self.running.discard(ti.key)
@@ -174,7 +190,7 @@ class EdgeExecutor(BaseExecutor):
         """Take a connection test that the scheduler gave up out of the job table."""
         super().fail_connection_test(key)
         with new_session() as session:
-            jobs.remove(session, key.id)
+            jobs.withdraw(session, key.id, datetime.now(UTC))
         self._forget(key.id)
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:

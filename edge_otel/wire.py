@@ -68,6 +68,8 @@ class WorkerReport(BaseModel):
     team_name: Team | None = None
     session: Session | None = None
     """Random per daemon start; absent from edge3 workers."""
+    heartbeat_interval: Annotated[float, Field(ge=0.1, le=86_400)] | None = None
+    """Seconds between this worker's heartbeats, by which its silence is judged; None: as the server told it."""
     jobs: Annotated[list[JobRef], Field(max_length=10_000)] | None = None
     """Jobs that run here or ran here unreported; absent from edge3 workers."""
 

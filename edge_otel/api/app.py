@@ -10,6 +10,7 @@ from edge_otel import __version__
 from edge_otel.api import health, refusals, v1_jobs, v1_workers, v2_logs
 from edge_otel.api.auth import Authenticator
 from edge_otel.api.body_limit import BodyLimit
+from edge_otel.api.log_files import Sweep
 from edge_otel.errors import NotMigrated
 from edge_otel.models.database import check_migrated
 from edge_otel.models.session import new_session
@@ -30,6 +31,7 @@ def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
     app = FastAPI(title="edge-otel Edge API", version=__version__, description=_DESCRIPTION)
     app.state.settings = settings
     app.state.log_folder = log_folder
+    app.state.sweep = Sweep(log_folder)
     app.state.authenticator = Authenticator(settings.accept_shared_secret_tokens)
     app.add_middleware(BodyLimit)
     refusals.install(app)

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import jwt
 from airflow.api_fastapi.auth.tokens import JWTValidator, get_signing_args
+from airflow.exceptions import AirflowConfigException
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
@@ -42,6 +43,15 @@ class Principal:
         """The credential is that worker's."""
         if not self.shared_secret and (name is None or not tokens.matches(self.workers, name)):
             raise Forbidden(reason=f"token {self.token_id} is for worker {self.workers!r}, not {name!r}")
+
+    def require_scope(self, team: str | None, queues: Collection[str] | None) -> None:
+        """The credential is for this team, and for all of these queues (None: every queue)."""
+        if self.shared_secret:
+            return
+        if team != self.team:
+            raise Forbidden(reason=f"token {self.token_id} is for team {self.team!r}, not {team!r}")
+        if self.queues is not None and (queues is None or not self.queues.issuperset(queues)):
+            raise Forbidden(reason=f"token {self.token_id} is not for queues {queues}")
 
     def allowed_queues(self, asked: Collection[str] | None) -> list[str] | None:
         """Return the queues to serve: those asked for, or all that the credential allows (None: every queue)."""
@@ -97,7 +107,11 @@ class Authenticator:
 
     def _of_shared_secret(self, text: str, path: str) -> Principal:
         try:
-            claims: dict[str, Any] = self._validator.validated_claims(text)
+            validator = self._validator
+        except (AirflowConfigException, ValueError) as error:
+            raise Forbidden(reason=f"shared-secret tokens are accepted, but there is no secret: {error}") from None
+        try:
+            claims: dict[str, Any] = validator.validated_claims(text)
         except jwt.PyJWTError as error:
             raise Forbidden(reason=f"shared-secret token: {type(error).__name__}: {error}") from None
         # edge3 signs what it calls below v1, which is all that it knows; a server in front may have decoded it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from threading import Lock
 from typing import Any
 
@@ -14,6 +15,8 @@ class LazyApp:
 
     def __init__(self) -> None:
         self._app: Any = None
+        self._sweep: asyncio.Task[None] | None = None
+        """Ends with the server's event loop, which cancels what runs in it."""
         self._lock = Lock()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -22,5 +25,7 @@ class LazyApp:
                 if self._app is None:
                     from edge_otel.api.app import create_configured_app
 
-                    self._app = create_configured_app()
+                    app = create_configured_app()
+                    self._sweep = asyncio.get_running_loop().create_task(app.state.sweep.run(), name="edge-log-sweep")
+                    self._app = app
         await self._app(scope, receive, send)

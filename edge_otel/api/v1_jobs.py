@@ -52,8 +52,8 @@ def fetch(worker_name: WorkerName, wish: FetchRequest, caller: Caller, request: 
     queues = caller.allowed_queues(wish.queues)
     with new_session() as session:
         worker = workers.get(session, worker_name)
-        caller.team_for(worker.team)
-        if worker.session and wish.session and worker.session != wish.session:
+        caller.require_scope(worker.team, worker.queues)
+        if worker.session != wish.session:
             raise SessionReplaced
         if WorkerState(worker.state) not in TAKES_JOBS or wish.free_concurrency <= 0:
             return None
@@ -117,7 +117,7 @@ def set_state(
         return
     coordinates = (dag_id, task_id, run_id, try_number, map_index)
     with new_session() as session:
-        job = _locked_job(session, coordinates, report.task_instance_id, caller)
+        job = _locked_job(session, coordinates, report.task_instance_id, caller, report.claim)
         if job is None:
             return
         verdict = jobs.record_report(
@@ -175,15 +175,17 @@ def push_logs(
         if job is None:
             return
         logs.push(session, job, piece.log_chunk_data.encode(errors="backslashreplace"), piece.log_chunk_time)
-        # What comes after the end (an edge3 worker's own error text) belongs into the file as well.
-        job.log_complete = False
         job_id, finished = job.id, job.state in FINISHED
     if finished:
         log_files.finalise(job_id, request.app.state.log_folder)
 
 
 def _locked_job(
-    session: Session, coordinates: tuple[str, str, str, int, int], task_instance_id: UUID | None, caller: Principal
+    session: Session,
+    coordinates: tuple[str, str, str, int, int],
+    task_instance_id: UUID | None,
+    caller: Principal,
+    claim: int | None = None,
 ) -> Job | None:
     """Return the caller's job. One that is not there is None for edge3, which gives a job up on any error."""
     job_id = str(task_instance_id) if task_instance_id else jobs.id_at(session, *coordinates)
@@ -192,5 +194,9 @@ def _locked_job(
         if caller.shared_secret:
             return None
         raise JobNotFound
+    if claim is not None and claim < job.claim:
+        # Before the question whose job it is now: the caller was its worker once, and must learn that it is not.
+        raise StaleClaim
     caller.require_worker(job.worker)
+    caller.require_scope(job.team, [job.queue])
     return job

@@ -44,7 +44,7 @@ def register(
             now,
             token_id=caller.token_id,
             team=team,
-            heartbeat_interval=settings.heartbeat_interval,
+            heartbeat_interval=report.heartbeat_interval or settings.heartbeat_interval,
             trace_id=context.trace_id({"traceparent": traceparent or ""}),
         )
         if report.jobs is not None:
@@ -63,6 +63,8 @@ def set_state(
     now = datetime.now(UTC)
     with new_session() as session:
         trace_id = context.trace_id({"traceparent": traceparent or ""})
+        known = workers.get(session, worker_name)
+        caller.require_scope(known.team, known.queues)
         worker = workers.heartbeat(session, worker_name, report, now, token_id=caller.token_id, trace_id=trace_id)
         reply = _reply(worker, False, settings, now)
     # After the commit: a worker that is refused for its version is still seen, and seen to drain.
@@ -76,6 +78,8 @@ def update_queues(worker_name: WorkerName, change: QueuesChange, caller: Caller)
     caller.require_worker(worker_name)
     caller.allowed_queues(change.new_queues)
     with new_session() as session:
+        known = workers.get(session, worker_name)
+        caller.require_scope(known.team, known.queues)
         workers.change_queues(session, worker_name, change.new_queues or (), change.remove_queues or ())
 
 

@@ -62,8 +62,8 @@ def cursor(job_id: UUID, caller: Caller, claim: ClaimHeader) -> Response:
 def _append(job_id: str, claim: int, first: int, data: bytes, caller: Principal, folder: LogFolder) -> Response:
     with new_session() as session:
         job = _job_of(session, job_id, claim, caller)
-        stored = logs.append(session, job, first, data)
-        complete = logs.ready_to_finalise(session, job)
+        stored = logs.append(session, job, claim, first, data)
+        complete = logs.all_here(session, job)
     if complete:
         log_files.finalise(job_id, folder)
     return _stored(stored, 202)
@@ -73,9 +73,12 @@ def _job_of(session: Session, job_id: str, claim: int, caller: Principal) -> Job
     job = jobs.lock(session, job_id)
     if job is None:
         raise JobNotFound
-    caller.require_worker(job.worker)
-    if job.claim != claim:
+    # A task that was deferred may run again elsewhere while the log of its first part is still coming.
+    holder = job.worker if claim == job.claim else job.holders.get(str(claim))
+    if claim != job.claim and holder is None:
         raise StaleClaim
+    caller.require_worker(holder)
+    caller.require_scope(job.team, [job.queue])
     return job
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session
 
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, LogChunk, Worker
-from edge_otel.state import FINISHED, GONE, HELD, JobState, Verdict, judge
+from edge_otel.state import FINISHED, GONE, JobState, Verdict, judge
 
 PURGE_LIMIT = 1000
 """Most rows that one purge removes, so that it never holds the scheduler's loop."""
+INCOMPLETE_LOG_KEPT = timedelta(days=1)
+"""How much longer a job is kept whose log could not be written yet: the last copy may be the one in the database."""
 _ID_BATCH = 500
 """Most ids in one IN list: SQLite and MySQL take more, but plan long lists badly."""
 
@@ -66,11 +68,16 @@ _CHANGE = (Job.id, Job.state, Job.worker, Job.error, Job.changed_at)
 
 
 def queue(session: Session, new: NewJob, now: datetime) -> None:
-    """Put a job in the queue; one with the same id (a task that was deferred and resumes) starts over."""
-    job = session.get(Job, new.id)
+    """Put a job in the queue; one with the same id (a task that was deferred and resumes) starts over.
+
+    Its claim number goes on rising, so that whoever held the job before is stale.
+    """
+    job = lock(session, new.id)
     if job is None:
-        job = Job(id=new.id, claim=0)
+        job = Job(id=new.id, claim=0, holders={})
         session.add(job)
+    elif job.accepted_at is not None and job.worker is not None:
+        job.holders = {**job.holders, str(job.claim): job.worker}
     for name, value in vars(new).items():
         setattr(job, name, value)
     job.state = JobState.QUEUED
@@ -168,6 +175,9 @@ def record_report(
 ) -> Verdict:
     """Apply a worker's report to a locked row, and return what became of it."""
     verdict = judge(JobState(job.state), job.claim, reported, claim)
+    if verdict is Verdict.REPEATED and job.state in FINISHED and job.log_length is None and log_length is not None:
+        # The job was settled in its worker's place: the state stays, but how long the log is only the worker knows.
+        job.exit_code, job.log_length, job.log_sha256, job.log_complete = exit_code, log_length, log_sha256, False
     if verdict is not Verdict.STORED:
         return verdict
     job.state, job.changed_at = reported, now
@@ -186,12 +196,11 @@ def changed_since(session: Session, team: str | None, since: datetime) -> list[J
     return [JobChange(*row) for row in session.execute(query)]
 
 
-def with_ids(session: Session, ids: Iterable[str]) -> list[JobChange]:
+def with_ids(session: Session, ids: Collection[str]) -> list[JobChange]:
     """Return the jobs with these ids, of those that exist."""
-    todo, found = list(ids), []
-    for start in range(0, len(todo), _ID_BATCH):
-        query = select(*_CHANGE).where(Job.id.in_(todo[start : start + _ID_BATCH]))
-        found += [JobChange(*row) for row in session.execute(query)]
+    found = []
+    for batch in _batches(ids):
+        found += [JobChange(*row) for row in session.execute(select(*_CHANGE).where(Job.id.in_(batch)))]
     return found
 
 
@@ -250,41 +259,77 @@ def settle(session: Session, job_id: str, claim: int, state: JobState, error: st
     )
 
 
-def remove(session: Session, job_id: str) -> None:
-    """Delete a job with its log: its worker learns from the next report that the claim is stale."""
-    session.execute(delete(LogChunk).where(LogChunk.job_id == job_id))
-    session.execute(delete(Job).where(Job.id == job_id).execution_options(synchronize_session=False))
+def withdraw(session: Session, job_id: str, now: datetime) -> None:
+    """End a job that nobody wants any more. Its claim rises, so a worker that has it stops it as stale; and the row
+    stays for a while, so that the number is not given again should the task come back under the same id."""
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state.not_in(FINISHED))
+        .values(state=JobState.LOST, claim=Job.claim + 1, ended_at=now, changed_at=now, error="Revoked.")
+        .execution_options(synchronize_session=False)
+    )
 
 
-def purge(session: Session, team: str | None, succeeded_before: datetime, failed_before: datetime) -> int:
-    """Delete finished jobs that ended before these times, at most PURGE_LIMIT of them; return how many.
+def outdated(session: Session, team: str | None, succeeded_before: datetime, failed_before: datetime) -> list[str]:
+    """Return the ids of finished jobs that ended before these times, at most PURGE_LIMIT of them.
 
-    A job that succeeded but whose log is still coming is kept as long as one that failed.
+    A job whose log is not where Airflow reads it yet is kept for INCOMPLETE_LOG_KEPT longer than one that failed.
     """
-    log_is_here = or_(Job.log_complete.is_(True), Job.log_path.is_(None))
-    old = session.scalars(
+    log_is_there = or_(Job.log_complete.is_(True), Job.log_path.is_(None))
+    query = (
         select(Job.id)
         .where(
             Job.team.is_not_distinct_from(team),
             or_(
-                and_(Job.state == JobState.SUCCESS, log_is_here, Job.changed_at < succeeded_before),
-                and_(Job.state.in_(FINISHED), Job.changed_at < failed_before),
+                and_(Job.state == JobState.SUCCESS, log_is_there, Job.changed_at < succeeded_before),
+                and_(Job.state.in_(FINISHED), log_is_there, Job.changed_at < failed_before),
+                and_(Job.state.in_(FINISHED), Job.changed_at < failed_before - INCOMPLETE_LOG_KEPT),
             ),
         )
         .order_by(Job.changed_at)
         .limit(PURGE_LIMIT)
-    ).all()
-    for start in range(0, len(old), _ID_BATCH):
-        batch = old[start : start + _ID_BATCH]
-        session.execute(delete(LogChunk).where(LogChunk.job_id.in_(batch)))
-        session.execute(delete(Job).where(Job.id.in_(batch)).execution_options(synchronize_session=False))
-    return len(old)
+    )
+    return list(session.scalars(query))
 
 
-def slots_held(session: Session, worker: str) -> int:
-    """Return the number of slots that the worker's jobs take."""
-    held = session.scalars(select(Job.slots).where(Job.worker == worker, Job.state.in_(HELD))).all()
-    return sum(held)
+def keep(session: Session, ids: Collection[str], now: datetime) -> None:
+    """Begin the time anew for which these finished jobs are kept: their tasks will come back under the same id."""
+    for batch in _batches(ids):
+        query = update(Job).where(Job.id.in_(batch), Job.state.in_(FINISHED)).values(changed_at=now)
+        session.execute(query.execution_options(synchronize_session=False))
+
+
+def delete_finished(session: Session, ids: Collection[str]) -> None:
+    """Delete finished jobs with their logs."""
+    for batch in _batches(ids):
+        finished = session.scalars(
+            select(Job.id).where(Job.id.in_(batch), Job.state.in_(FINISHED)).with_for_update(skip_locked=True)
+        ).all()
+        session.execute(delete(LogChunk).where(LogChunk.job_id.in_(finished)))
+        session.execute(delete(Job).where(Job.id.in_(finished)).execution_options(synchronize_session=False))
+
+
+def with_log_to_write(session: Session, limit: int) -> list[str]:
+    """Return the ids of finished jobs whose log is not where Airflow reads it, those that changed last first."""
+    query = (
+        select(Job.id)
+        .where(Job.state.in_(FINISHED), Job.log_complete.is_(False), Job.log_path.is_not(None))
+        .order_by(Job.changed_at.desc())
+        .limit(limit)
+    )
+    return list(session.scalars(query))
+
+
+def callbacks(session: Session, team: str | None) -> list[JobChange]:
+    """Return the team's callbacks, for a scheduler that starts: nobody else would tell Airflow what became of them."""
+    query = select(*_CHANGE).where(Job.kind == "callback", Job.team.is_not_distinct_from(team))
+    return [JobChange(*row) for row in session.execute(query)]
+
+
+def _batches(ids: Collection[str]) -> Iterator[list[str]]:
+    todo = list(ids)
+    for start in range(0, len(todo), _ID_BATCH):
+        yield todo[start : start + _ID_BATCH]
 
 
 def _rows(result: Any) -> int:

@@ -22,17 +22,23 @@ def cursor(session: Session, job_id: str, claim: int) -> int:
     return int(stored or 0)
 
 
-def append(session: Session, job: Job, offset: int, data: bytes) -> int:
-    """Store bytes that begin at ``offset`` of a locked job's log, and return the new cursor.
+def stored_bytes(session: Session, job_id: str) -> int:
+    """Return how many bytes of the job's log are stored, of all claims."""
+    return int(session.scalar(select(func.sum(LogChunk.length)).where(LogChunk.job_id == job_id)) or 0)
+
+
+def append(session: Session, job: Job, claim: int, offset: int, data: bytes) -> int:
+    """Store bytes that begin at ``offset`` of what a locked job logged under a claim, and return the new cursor.
 
     What is stored already is dropped; LogGap is raised, with the cursor, if bytes before ``offset`` are missing.
     """
-    known = cursor(session, job.id, job.claim)
+    known = cursor(session, job.id, claim)
     if offset > known:
         raise LogGap(cursor=known)
     fresh = data[known - offset :]
     if fresh:
-        session.add(_chunk(job, known, fresh, None))
+        session.add(_chunk(job.id, claim, known, fresh, None))
+        job.log_complete = False
         session.flush()
     return known + len(fresh)
 
@@ -45,7 +51,9 @@ def push(session: Session, job: Job, data: bytes, pushed_at: datetime) -> None:
         .limit(1)
     )
     if repeated is None and data:
-        session.add(_chunk(job, cursor(session, job.id, job.claim), data, pushed_at))
+        session.add(_chunk(job.id, job.claim, cursor(session, job.id, job.claim), data, pushed_at))
+        # What comes after the end (an edge3 worker's own error text) belongs into the file as well.
+        job.log_complete = False
         session.flush()
 
 
@@ -58,18 +66,18 @@ def read(session: Session, job_id: str, claim: int | None = None) -> Iterator[by
         yield zlib.decompress(data)
 
 
-def ready_to_finalise(session: Session, job: Job) -> bool:
-    """Return whether the job is over, its bytes are all here, and the log file is not written yet."""
-    if job.log_complete or job.log_path is None or job.state not in FINISHED:
+def all_here(session: Session, job: Job) -> bool:
+    """Return whether the job is over and every byte that its worker spoke of is stored."""
+    if job.log_length is None or job.state not in FINISHED:
         return False
-    return job.log_length is None or cursor(session, job.id, job.claim) >= job.log_length
+    return cursor(session, job.id, job.claim) >= job.log_length
 
 
-def _chunk(job: Job, offset: int, data: bytes, pushed_at: datetime | None) -> LogChunk:
+def _chunk(job_id: str, claim: int, offset: int, data: bytes, pushed_at: datetime | None) -> LogChunk:
     # Level 1: logs shrink well at any level, and the API server's processor time is what is scarce.
     return LogChunk(
-        job_id=job.id,
-        claim=job.claim,
+        job_id=job_id,
+        claim=claim,
         offset=offset,
         length=len(data),
         data=zlib.compress(data, 1),

@@ -120,6 +120,8 @@ class Job(Base):
     claim: Mapped[int] = mapped_column(Integer, default=0)
     worker: Mapped[str | None] = mapped_column(Name)
     """Who holds the job, or held it last."""
+    holders: Mapped[dict[str, Any]]
+    """Worker by claim number, for earlier claims under which the task ran: their logs may still be coming."""
     queued_at: Mapped[datetime]
     assigned_at: Mapped[datetime | None]
     offer_expires_at: Mapped[datetime | None]

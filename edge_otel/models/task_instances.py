@@ -10,6 +10,13 @@ from airflow.models.taskinstance import TaskInstance
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+_OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+
+
+def coming_back(session: Session, ids: Collection[str]) -> set[str]:
+    """Return those of the ids whose task may run again under the same id: it is deferred, rescheduled, or waits."""
+    return {job_id for job_id, (state, _) in states(session, ids).items() if state not in _OVER}
+
 
 def states(session: Session, ids: Collection[str]) -> dict[str, tuple[str | None, datetime | None]]:
     """Return state and end time by id; an id that is missing is no current try of a task any more."""

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from edge_otel.errors import TokenNotFound
+from edge_otel.errors import TokenEnded, TokenNotFound
 from edge_otel.models.tables import Token
 
 _FORMAT = re.compile(r"^ewt_([0-9a-f]{16})\.([A-Za-z0-9_-]{43})\Z")
@@ -94,6 +94,8 @@ def revoke(session: Session, token_id: str, now: datetime) -> Token:
 def rotate(session: Session, token_id: str, *, overlap: timedelta, now: datetime, by: str | None) -> tuple[Token, str]:
     """Return a token with the same scope and lifetime that takes over; the old one ends after ``overlap``."""
     old = _existing(session, token_id)
+    if old.revoked_at is not None or old.expires_at <= now:
+        raise TokenEnded
     new, text = create(
         session,
         worker=old.worker,

@@ -81,9 +81,10 @@ def heartbeat(
     worker = _locked(session, name)
     if worker is None:
         raise WorkerNotFound(f"No worker {name!r} is registered. Start it again to register it.")
-    if worker.session and report.session and worker.session != report.session:
+    if worker.session != report.session:
         raise SessionReplaced
     worker.token_id = token_id
+    worker.heartbeat_interval = report.heartbeat_interval or worker.heartbeat_interval
     _apply(session, worker, WorkerState(worker.state), report, now, cause="heartbeat", trace_id=trace_id)
     return worker
 

@@ -33,8 +33,8 @@ OURS = Side(
     "edge_otel.executor.EdgeExecutor",
     "edge_otel_worker",
     """INSERT INTO edge_otel_job (id, kind, dag_id, task_id, run_id, map_index, try_number, queue, slots, urgency,
-           priority, workload, carrier, log_path, state, claim, worker, queued_at, changed_at, log_complete)
-       SELECT gen_random_uuid()::text, 'task', 'd', 't' || n, 'r', -1, 1, 'default', 1, 1, 1, %(text)s, '{}', 'x',
+           priority, workload, carrier, holders, log_path, state, claim, worker, queued_at, changed_at, log_complete)
+       SELECT gen_random_uuid()::text, 'task', 'd', 't' || n, 'r', -1, 1, 'default', 1, 1, 1, %(text)s, '{}', '{}', 'x',
            'success', 1, 'w', now(), now() - n * %(spread)s * interval '1 second' / %(rows)s, true
        FROM generate_series(1, %(rows)s) n""",
 )

@@ -199,12 +199,13 @@ def test_a_worker_with_a_token_must_name_job_and_claim(api, token, worker, datab
     assert (answer.status_code, answer.json()["error"]) == (422, "BadInput")
 
 
-def test_a_report_on_a_job_that_was_revoked_is_answered_404(api, token, worker, database):
+def test_a_report_on_a_job_that_was_revoked_is_stale(api, token, worker, database):
     job_id = put_job(database)
     job = fetch(api, token)
     with database() as session:
-        jobs.remove(session, job_id)
-    assert tell(api, token, job, "running").status_code == 404
+        jobs.withdraw(session, job_id, NOW)
+    answer = tell(api, token, job, "running")
+    assert (answer.status_code, answer.json()["error"]) == (409, "StaleClaim")
 
 
 def test_coordinates_that_are_not_the_jobs_are_answered_404(api, token, worker, database):

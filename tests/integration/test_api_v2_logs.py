@@ -9,7 +9,7 @@ import pytest
 from rows import NOW, claim, queue_job, register
 from served import new_token, registration
 
-from edge_otel.models import jobs
+from edge_otel.models import jobs, logs
 from edge_otel.models.tables import Job, Worker
 from edge_otel.state import JobState
 
@@ -60,7 +60,7 @@ def test_compressed_bytes_are_counted_before_compression(api, token, job_id, dat
     answer = send(api, token, job_id, 0, text, body=gzip.compress(text), headers={"Content-Encoding": "gzip"})
     assert (answer.status_code, answer.headers["Range"]) == (202, "bytes=0-499999")
     with database() as session:
-        jobs.record_report(jobs.lock(session, job_id), JobState.SUCCESS, 1, NOW)
+        jobs.record_report(jobs.lock(session, job_id), JobState.SUCCESS, 1, NOW, log_length=500_004)
     send(api, token, job_id, 500_000, b"end\n")
     assert next(api.logs.rglob("*.log")).read_bytes() == text + b"end\n"
 
@@ -128,7 +128,7 @@ def test_bytes_that_come_after_the_end_complete_the_log(api, token, job_id, data
         "log_sha256": hashlib.sha256(text).hexdigest(),
     }
     assert api.call("PATCH", "/v1/jobs/state/dag/task/run/1/-1/success", token, json=end).status_code == 200
-    assert not api.logs.exists()
+    assert next(api.logs.rglob("*.log")).read_bytes() == text[:4]
     send(api, token, job_id, 4, text[4:])
     assert next(api.logs.rglob("*.log")).read_bytes() == text
     with database() as session:
@@ -142,9 +142,22 @@ def test_the_log_of_a_job_that_went_to_another_worker_is_closed_to_the_first(api
         job.state = JobState.QUEUED
         session.flush()
         claim(session, other, NOW)
-    assert send(api, token, job_id, 0, b"1").status_code == 403
+    assert send(api, token, job_id, 0, b"1").status_code == 409
     assert send(api, token, job_id, 0, b"1", claim=2).status_code == 403
     assert send(api, new_token("v"), job_id, 0, b"1", claim=2).status_code == 202
+
+
+def test_the_log_of_a_deferred_tasks_first_part_is_taken_while_it_runs_elsewhere(api, token, job_id, database):
+    send(api, token, job_id, 0, b"first ")
+    with database() as session:
+        other = register(session, "v", NOW)
+        queue_job(session, NOW, id=job_id)
+        claim(session, other, NOW)
+    assert send(api, token, job_id, 6, b"part\n").status_code == 202
+    assert send(api, new_token("v"), job_id, 6, b"x").status_code == 403
+    assert send(api, new_token("v"), job_id, 0, b"second\n", claim=2).status_code == 202
+    with database() as session:
+        assert b"".join(logs.read(session, job_id)) == b"first part\nsecond\n"
 
 
 def test_a_worker_may_finish_its_logs_after_it_left(api, token, job_id, database):

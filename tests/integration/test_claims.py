@@ -145,14 +145,19 @@ def test_purge_removes_what_is_old_enough_and_no_more_than_its_limit(database, m
             jobs.record_report(job, JobState.SUCCESS, 1, NOW)
         waiting = queue_job(session, NOW)
     later = NOW + timedelta(minutes=10)
+
+    def purge(succeeded_before) -> int:
+        with database() as session:
+            old = jobs.outdated(session, None, succeeded_before, NOW)
+            jobs.delete_finished(session, old)
+            return len(old)
+
+    assert [purge(NOW), purge(later), purge(later), purge(later)] == [0, 3, 2, 0]
     with database() as session:
-        assert jobs.purge(session, None, NOW, NOW) == 0
-        assert jobs.purge(session, None, later, NOW) == 3
-        assert jobs.purge(session, None, later, NOW) == 2
         assert state_of(session, waiting) is JobState.QUEUED
 
 
-def test_a_job_whose_log_is_still_coming_is_kept_as_long_as_a_failed_one(database):
+def test_a_job_whose_log_is_still_coming_is_kept_longer(database):
     with database() as session:
         worker = register(session, "w", NOW)
         queue_job(session, NOW)
@@ -161,8 +166,8 @@ def test_a_job_whose_log_is_still_coming_is_kept_as_long_as_a_failed_one(databas
         jobs.record_report(job, JobState.SUCCESS, 1, NOW, log_length=1)
     later = NOW + timedelta(minutes=10)
     with database() as session:
-        assert jobs.purge(session, None, later, NOW) == 0
-        assert jobs.purge(session, None, later, later) == 1
+        assert jobs.outdated(session, None, later, later) == []
+        assert jobs.outdated(session, None, later, later + jobs.INCOMPLETE_LOG_KEPT) == [job.id]
 
 
 def test_a_workload_of_a_megabyte_is_stored_whole(database):

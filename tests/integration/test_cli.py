@@ -201,7 +201,7 @@ def test_a_database_that_is_away_is_one_line(site):
     away = {**site, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody@127.0.0.1:1/nothing"}
     ran = airflow(away, "edge", "token", "list")
     assert (ran.returncode, ran.stdout.strip()) == (1, "")
-    assert ran.stderr.strip().splitlines()[-1] == "Error: The database cannot be reached. Try again."
+    assert ran.stderr.strip().splitlines()[-1] == "Error: The database cannot be reached, or is too busy. Try again."
 
 
 @pytest.mark.parametrize("group", [(), ("token",), ("workers",), ("workers", "queues"), ("worker",)])

@@ -152,12 +152,12 @@ def test_callbacks_and_connection_tests_go_under_their_own_keys(executor, databa
     assert executor.slots_occupied == 0
 
 
-def test_a_connection_test_that_is_given_up_is_no_job_any_more(executor, database):
+def test_a_connection_test_that_is_given_up_is_given_to_no_worker_any_more(executor, database):
     connection = connection_workload()
     queue(database, executor, connection)
     executor.fail_connection_test(connection.key)
     with database() as session:
-        assert session.get(Job, connection.key.id) is None
+        assert session.get(Job, connection.key.id).state == JobState.LOST
     assert executor.slots_occupied == 0
 
 
@@ -176,7 +176,7 @@ def test_the_log_of_a_running_task_is_read_from_the_store(executor, database, wo
     queue(database, executor, workload_of(ti))
     job_id = run(database)
     with database() as session:
-        logs.append(session, jobs.lock(session, job_id), 0, b"first\nsecond \xff\n")
+        logs.append(session, jobs.lock(session, job_id), 1, 0, b"first\nsecond \xff\n")
     assert executor.get_task_log(ti, 1) == (["Edge worker w, live"], ["first\nsecond \\xff\n"])
     assert executor.get_task_log(ti, 2) == ([], []), "another try"
     with database() as session:

@@ -170,7 +170,7 @@ def test_old_rows_and_logs_are_purged_a_bounded_number_at_a_time(executor, datab
         for end in (JobState.SUCCESS, JobState.FAILED) * 2:
             queue_job(session, then, log_path=None)
             job = claim(session, worker, then)
-            logs.append(session, job, 0, b"text")
+            logs.append(session, job, job.claim, 0, b"text")
             jobs.record_report(job, JobState.RUNNING, 1, then)
             jobs.record_report(job, end, 1, then)
         waiting = queue_job(session, then)
@@ -183,6 +183,27 @@ def test_old_rows_and_logs_are_purged_a_bounded_number_at_a_time(executor, datab
     assert left == [(2, 1), (1, 0)]
     with database() as session:
         assert session.get(Job, waiting) is not None
+
+
+def test_a_deferred_tasks_row_and_log_are_kept_for_its_return(executor, database):
+    then = datetime.now(UTC) - LONG_AGO
+    with database() as session:
+        worker = register(session, "w", datetime.now(UTC))
+        ids = []
+        for state in ("deferred", "up_for_reschedule", "success"):
+            ti = put_task_instance(session, state)
+            ids.append(queue_job(session, then, id=str(ti.id), log_path=None))
+            job = claim(session, worker, then)
+            logs.append(session, job, 1, 0, b"text")
+            jobs.record_report(job, JobState.RUNNING, 1, then)
+            jobs.record_report(job, JobState.SUCCESS, 1, then)
+    executor.sync()
+    with database() as session:
+        kept = [session.get(Job, job_id) is not None for job_id in ids]
+        assert kept == [True, True, False]
+        queue_job(session, then, id=ids[0])
+        assert claim(session, session.get(Worker, "w"), then).claim == 2
+        assert b"".join(logs.read(session, ids[0])) == b"text"
 
 
 @contextmanager
@@ -207,6 +228,7 @@ def retain(database, number):
     then = datetime.now(UTC) - timedelta(minutes=1)
     same = {
         "kind": "task",
+        "holders": {},
         "dag_id": "dag",
         "task_id": "task",
         "run_id": "run",

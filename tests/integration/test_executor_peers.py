@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
 
 import pytest
-from airflow.utils.state import TaskInstanceState
-from airflow_rows import put_task_instance, task_workload, workload_of
-from rows import claim
+from airflow.utils.state import CallbackState, TaskInstanceState
+from airflow_rows import callback_workload, put_task_instance, task_workload, workload_of
+from rows import NOW, claim
 from scheduler import events, queue, run
 
 import edge_otel.executor as executor_module
 from edge_otel.executor import EdgeExecutor
 from edge_otel.models import jobs
-from edge_otel.models.tables import Worker
-from edge_otel.state import JobState
+from edge_otel.models.tables import Job, Worker
+from edge_otel.state import JobState, Verdict
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True),
@@ -24,7 +25,7 @@ pytestmark = [
 SECOND = timedelta(seconds=1)
 
 
-def test_a_revoked_task_is_no_job_and_nothing_is_told(executor, database, worker):
+def test_a_revoked_task_is_over_its_claim_is_stale_and_nothing_is_told(executor, database, worker):
     with database() as session:
         queued, running = (put_task_instance(session, "queued") for _ in range(2))
     queue(database, executor, workload_of(running))
@@ -38,7 +39,9 @@ def test_a_revoked_task_is_no_job_and_nothing_is_told(executor, database, worker
     executor.sync()
     assert (executor.slots_occupied, events(executor)) == (0, {})
     with database() as session:
-        assert jobs.lock(session, job_id) is None
+        job = jobs.lock(session, job_id)
+        assert (job.state, job.claim) == (JobState.LOST, 2)
+        assert jobs.record_report(job, JobState.SUCCESS, 1, NOW) is Verdict.STALE
 
 
 def test_a_new_scheduler_adopts_what_is_in_the_table_and_tells_what_ended_meanwhile(database, worker):
@@ -126,3 +129,42 @@ def test_a_host_whose_clock_is_ahead_hides_no_change_of_others(executor, databas
     run(database)
     executor.sync()
     assert set(events(executor)) == {first.key, second.key}
+
+
+def test_a_scheduler_that_starts_takes_over_the_callbacks(database, worker):
+    before, after = EdgeExecutor(parallelism=8), EdgeExecutor(parallelism=8)
+    workloads = [callback_workload(), callback_workload()]
+    queue(database, before, workloads[0])
+    run(database, JobState.SUCCESS)
+    queue(database, before, workloads[1])
+    after.start()
+    assert events(after) == {workloads[0].key: CallbackState.SUCCESS}
+    assert after.slots_occupied == 1
+    run(database, JobState.FAILED)
+    after.sync()
+    assert events(after) == {workloads[1].key: CallbackState.FAILED}
+
+
+def test_a_task_that_is_queued_again_while_its_end_is_stored_starts_over(database, worker):
+    """Two schedulers: one queues the task that resumes while a server stores the end of its first part."""
+    executor, workload = EdgeExecutor(parallelism=8), task_workload()
+    queue(database, executor, workload)
+    job_id = run(database)
+    stored = Event()
+
+    def end() -> None:
+        with database() as session:
+            job = jobs.lock(session, job_id)
+            if jobs.record_report(job, JobState.SUCCESS, 1, NOW, exit_code=0, log_length=9) is Verdict.STORED:
+                job.log_complete = True
+        stored.set()
+
+    with database() as session:
+        executor.queue_workload(workload, session)
+        thread = Thread(target=end)
+        thread.start()
+    thread.join(20)
+    assert stored.is_set()
+    with database() as session:
+        job = session.get(Job, job_id)
+        assert (job.state, job.exit_code, job.log_length, job.log_complete) == (JobState.QUEUED, None, None, False)

@@ -9,7 +9,7 @@ import stat
 import pytest
 from rows import NOW, claim, queue_job, register
 
-from edge_otel.api.log_files import finalise
+from edge_otel.api.log_files import Sweep, finalise
 from edge_otel.models import jobs, logs
 from edge_otel.models.tables import Job, Worker
 from edge_otel.settings import LogFolder
@@ -30,7 +30,7 @@ def run_job(database, text, *, job_id=None, log_path=PATH, **end):
         worker = session.get(Worker, "w") or register(session, "w", NOW)
         job_id = queue_job(session, NOW, log_path=log_path, **({"id": job_id} if job_id else {}))
         job = claim(session, worker, NOW)
-        logs.append(session, job, 0, text)
+        logs.append(session, job, job.claim, 0, text)
         jobs.record_report(job, JobState.RUNNING, job.claim, NOW)
         jobs.record_report(job, JobState.SUCCESS, job.claim, NOW, **end)
     return job_id
@@ -61,11 +61,58 @@ def test_a_file_that_stands_is_not_written_again(database, folder):
     assert (folder.base / PATH).read_text() == "changed"
 
 
-def test_a_log_whose_bytes_are_not_all_here_is_not_written(database, folder):
+def test_a_log_whose_bytes_are_not_all_here_is_written_as_far_as_it_is_and_is_not_complete(database, folder):
     job_id = run_job(database, b"hel", log_length=6)
     finalise(job_id, folder)
-    assert not (folder.base / PATH).exists()
+    assert (folder.base / PATH).read_bytes() == b"hel"
     assert not complete(database, job_id)
+    with database() as session:
+        logs.append(session, jobs.lock(session, job_id), 1, 3, b"lo\n")
+    finalise(job_id, folder)
+    assert (folder.base / PATH).read_bytes() == b"hello\n"
+    assert complete(database, job_id)
+
+
+def test_the_log_of_a_job_that_was_settled_in_its_workers_place_is_written_by_the_sweep(database, folder):
+    with database() as session:
+        worker = register(session, "w", NOW)
+        job_id = queue_job(session, NOW, log_path=PATH)
+        job = claim(session, worker, NOW)
+        jobs.record_report(job, JobState.RUNNING, 1, NOW)
+        logs.append(session, job, 1, 0, b"last words\n")
+        assert jobs.settle(session, job_id, 1, JobState.LOST, "gone", NOW)
+    sweep = Sweep(folder)
+    sweep.once()
+    assert (folder.base / PATH).read_bytes() == b"last words\n"
+    assert complete(database, job_id)
+    with database() as session:
+        job = jobs.lock(session, job_id)
+        logs.append(session, job, 1, 11, b"it lives\n")
+        jobs.record_report(job, JobState.SUCCESS, 1, NOW, exit_code=0, log_length=20)
+    sweep.once()
+    assert (folder.base / PATH).read_bytes() == b"last words\nit lives\n"
+    with database() as session:
+        job = session.get(Job, job_id)
+        assert (job.state, job.exit_code, job.log_length, job.log_complete) == (JobState.LOST, 0, 20, True)
+
+
+def test_the_sweep_tries_again_what_could_not_be_written(database, folder, caplog):
+    folder.base.write_text("a file stands in the way")
+    job_id = run_job(database, b"hello\n")
+    sweep = Sweep(folder)
+    sweep.once()
+    assert "cannot be written" in caplog.text
+    folder.base.unlink()
+    sweep.once()
+    assert (folder.base / PATH).read_bytes() == b"hello\n"
+    assert complete(database, job_id)
+
+
+def test_a_job_without_a_byte_of_log_gets_no_file(database, folder):
+    job_id = run_job(database, b"")
+    finalise(job_id, folder)
+    assert not folder.base.exists()
+    assert complete(database, job_id)
 
 
 def test_a_running_job_and_one_that_is_gone_write_nothing(database, folder):

@@ -31,7 +31,7 @@ def job_id(database):
 
 def append(session, job_id, offset, data):
     """Append to the job's log as a request does."""
-    return logs.append(session, jobs.lock(session, job_id), offset, data)
+    return logs.append(session, jobs.lock(session, job_id), 1, offset, data)
 
 
 def stored(database, job_id):
@@ -96,7 +96,7 @@ def test_each_claim_has_a_log_of_its_own_and_they_are_read_in_order(database, jo
         queue_job(session, NOW, id=job_id)
         claim(session, session.get(Worker, "w"), NOW)
     with database() as session:
-        assert append(session, job_id, 0, b"second run\n") == 11
+        assert logs.append(session, jobs.lock(session, job_id), 2, 0, b"second run\n") == 11
         assert b"".join(logs.read(session, job_id, 1)) == b"first run\n"
     assert stored(database, job_id) == b"first run\nsecond run\n"
 
@@ -130,24 +130,31 @@ def test_the_same_push_from_many_connections_at_once_is_stored_once(database, jo
     assert stored(database, job_id) == b"piece\n"
 
 
-def test_appending_while_the_job_is_revoked_leaves_nothing_behind(database, job_id):
+def test_appending_while_the_job_is_purged_leaves_nothing_behind(database, job_id):
+    with database() as session:
+        jobs.record_report(jobs.lock(session, job_id), JobState.SUCCESS, 1, NOW)
+
     def send(offset: int) -> bool:
         with database() as session:
             job = jobs.lock(session, job_id)
             if job is not None:
-                logs.append(session, job, logs.cursor(session, job_id, 1), b"x" * 100)
+                logs.append(session, job, job.claim, logs.cursor(session, job_id, 1), b"x" * 100)
             return job is not None
 
-    def revoke() -> None:
-        with database() as session:
-            jobs.remove(session, job_id)
+    def purge() -> None:
+        gone = False
+        while not gone:
+            with database() as session:
+                jobs.delete_finished(session, [job_id])
+            with database() as session:
+                gone = session.get(Job, job_id) is None
 
     with ThreadPoolExecutor(4) as pool:
         sent = [pool.submit(send, offset) for offset in range(10)]
-        gone = pool.submit(revoke)
+        gone = pool.submit(purge)
         sent += [pool.submit(send, offset) for offset in range(10)]
     gone.result()
-    assert any(not one.result() for one in sent)
+    assert not any(one.exception() for one in sent)
     with database() as session:
         assert session.get(Job, job_id) is None
         assert session.scalar(select(func.count()).select_from(LogChunk)) == 0
@@ -180,14 +187,12 @@ def test_however_it_is_cut_repeated_and_reordered_the_log_is_the_file(database, 
     assert stored(database, job_id) == text
 
 
-def test_a_log_is_ready_once_the_job_is_over_and_its_bytes_are_here(database, job_id):
+def test_a_log_is_all_here_once_the_job_is_over_and_its_bytes_are_here(database, job_id):
     with database() as session:
         append(session, job_id, 0, b"12345")
         job = jobs.lock(session, job_id)
-        assert not logs.ready_to_finalise(session, job)
+        assert not logs.all_here(session, job)
         jobs.record_report(job, JobState.SUCCESS, 1, NOW, log_length=6)
-        assert not logs.ready_to_finalise(session, job)
-        logs.append(session, job, 5, b"6")
-        assert logs.ready_to_finalise(session, job)
-        job.log_complete = True
-        assert not logs.ready_to_finalise(session, job)
+        assert not logs.all_here(session, job)
+        logs.append(session, job, job.claim, 5, b"6")
+        assert logs.all_here(session, job)

@@ -97,7 +97,7 @@ def test_jobs_that_are_revoked_while_they_are_fetched_and_reported_are_given_out
         for job_id in ids[turn::AT_ONCE]:
             if turn % 2:
                 with database() as session:
-                    jobs.remove(session, job_id)
+                    jobs.withdraw(session, job_id, NOW)
                 continue
             answer = api.call("POST", "/v1/jobs/fetch/w", token, json=wish())
             assert answer.status_code == 200, answer.text
@@ -109,7 +109,7 @@ def test_jobs_that_are_revoked_while_they_are_fetched_and_reported_are_given_out
         return seen
 
     seen = [pair for part in at_once(go, range(AT_ONCE)) for pair in part]
-    assert {code for _, code in seen} <= {200, 404}
+    assert {code for _, code in seen} <= {200, 409}
     assert max(Counter(job_id for job_id, _ in seen).values(), default=1) == 1
     with database() as session:
         confirmed = {job_id for job_id, code in seen if code == 200}
@@ -132,13 +132,15 @@ def test_logs_that_come_while_their_jobs_are_purged_are_answered_and_leave_nothi
     def go(turn: int) -> list[int]:
         if turn == 0:
             with database() as session:
-                assert jobs.purge(session, None, NOW, NOW + timedelta(seconds=1)) == 12
+                jobs.delete_finished(session, ids)
             return []
         sent = [api.call("PATCH", f"/v2/jobs/{i}/log", token, data=b"0123456789", headers=headers) for i in ids]
         return [answer.status_code for answer in sent]
 
     codes = {code for part in at_once(go, range(4)) for code in part}
     assert codes <= {202, 404}
+    with database() as session:
+        jobs.delete_finished(session, ids)
     with database() as session:
         assert session.scalar(select(func.count()).select_from(LogChunk)) == 0
 
@@ -165,9 +167,9 @@ def test_two_schedulers_that_take_care_at_once_do_not_stand_in_each_others_way(d
         for n in range(20):
             worker = register(session, f"w{n}", past)
             for _ in range(3):
-                queue_job(session, past)
+                queue_job(session, past, log_path=None)
                 job = claim(session, worker, past)
-                logs.append(session, job, 0, b"text")
+                logs.append(session, job, job.claim, 0, b"text")
                 jobs.record_report(job, JobState.FAILED, 1, past)
             queue_job(session, past)
             claim(session, worker, past)
@@ -176,7 +178,9 @@ def test_two_schedulers_that_take_care_at_once_do_not_stand_in_each_others_way(d
         with database() as session:
             expired = workers.expire_silent(session, 30.0, NOW)
             returned = jobs.return_expired_offers(session, None, NOW)
-            return len(expired), returned, jobs.purge(session, None, NOW, NOW)
+            old = jobs.outdated(session, None, NOW, NOW)
+            jobs.delete_finished(session, old)
+            return len(expired), returned, len(old)
 
     done = at_once(care, range(4))
     assert sum(expired for expired, _, _ in done) == 20

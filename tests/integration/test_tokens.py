@@ -8,7 +8,7 @@ import pytest
 from rows import NOW
 from sqlalchemy import select, text
 
-from edge_otel.errors import TokenNotFound
+from edge_otel.errors import TokenEnded, TokenNotFound
 from edge_otel.models import tokens
 from edge_otel.models.tables import Token
 
@@ -136,3 +136,14 @@ def test_tokens_are_listed_oldest_first(database):
     with database() as session:
         ids = [create(session, now=NOW + n * SECOND)[0] for n in (2, 0, 1)]
         assert [token.id for token in tokens.every(session)] == [ids[1], ids[2], ids[0]]
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+def test_nothing_takes_over_from_a_token_that_has_ended(database, end):
+    with database() as session:
+        token_id, _ = create(session)
+        if end == "revoked":
+            tokens.revoke(session, token_id, NOW)
+    later = NOW + 2 * DAY if end == "expired" else NOW
+    with database() as session, pytest.raises(TokenEnded):
+        tokens.rotate(session, token_id, overlap=DAY, now=later, by="ann")

@@ -248,8 +248,9 @@ class Job:
             what = f"end of job {self.ticket.id}"
             try:
                 await persist(lambda: self._site.transport.report(self.ticket, state, report), what)
-            except Stale:
-                raise
+            except Stale as stale:
+                # A task that was deferred may run elsewhere already; the log of its first part is still wanted.
+                log.warning("job %s: its end is not wanted any more: %s", self.ticket.id, stale)
             except Refused as refusal:
                 log.error("job %s: the server does not take its end: %s", self.ticket.id, refusal)  # noqa: TRY400
             verdict = replace(verdict, reported=True)

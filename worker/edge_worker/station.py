@@ -97,6 +97,7 @@ class Station:
                 "maintenance_origin": self.maintenance.origin if self.maintenance and local else None,
                 "team_name": self.settings.team,
                 "session": self.session,
+                "heartbeat_interval": self.pace().heartbeat_interval,
                 "jobs": jobs,
             }
         )

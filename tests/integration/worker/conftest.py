@@ -41,7 +41,11 @@ class Daemon:
             **options,
         }
         arguments = [part for name, value in chosen.items() if value is not None for part in (f"--{name}", value)]
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("EDGE_WORKER_", "OTEL_"))}
+        clean = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("EDGE_WORKER_", "OTEL_", "AIRFLOW__"))
+        }
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edge_worker", "start", *arguments],
