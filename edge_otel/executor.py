@@ -13,7 +13,7 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.models.callback import CallbackKey
 from airflow.providers.common.compat.sdk import Stats
 
-from edge_otel.models import jobs, logs, task_instances, workers
+from edge_otel.models import jobs, logs, task_instances, upkeep, workers
 from edge_otel.models.database import check_migrated
 from edge_otel.models.session import Session, new_session
 from edge_otel.models.tables import Job
@@ -141,7 +141,7 @@ class EdgeExecutor(BaseExecutor):
         settings = self._settings
         for name in workers.expire_silent(session, settings.heartbeat_interval, now):
             self.log.warning("Worker %s has been silent for too long and counts as gone.", name)
-        if returned := jobs.return_expired_offers(session, self.team_name, now):
+        if returned := upkeep.return_expired_offers(session, self.team_name, now):
             self.log.warning("%d jobs were offered and not accepted in time: back in the queue.", returned)
         self._settle_unreported(session, now)
         self._purge(session, now)
@@ -149,7 +149,7 @@ class EdgeExecutor(BaseExecutor):
 
     def _purge(self, session: Session, now: datetime) -> None:
         settings = self._settings
-        old = jobs.outdated(
+        old = upkeep.outdated(
             session,
             self.team_name,
             now - timedelta(minutes=settings.job_success_purge),
@@ -157,12 +157,12 @@ class EdgeExecutor(BaseExecutor):
         )
         # A task that is deferred goes on under its id, and its log with it.
         kept = task_instances.coming_back(session, old)
-        jobs.keep(session, kept, now)
-        jobs.delete_finished(session, [job_id for job_id in old if job_id not in kept])
+        upkeep.keep(session, kept, now)
+        upkeep.delete_finished(session, [job_id for job_id in old if job_id not in kept])
 
     def _settle_unreported(self, session: Session, now: datetime) -> None:
         quiet_since = silent_since(now, self._settings.heartbeat_interval)
-        unreported = jobs.running_unreported(session, self.team_name, quiet_since)
+        unreported = upkeep.running_unreported(session, self.team_name, quiet_since)
         tasks = task_instances.states(session, [job.id for job in unreported if job.kind == "task"])
         for job in unreported:
             task_state, task_ended_at = tasks.get(job.id, (None, None))
@@ -175,13 +175,13 @@ class EdgeExecutor(BaseExecutor):
             if state is None:
                 continue
             why = f"The edge worker did not report the end of this job; Airflow says: {task_state or 'gone'}."
-            if jobs.settle(session, job.id, job.claim, state, why, now):
+            if upkeep.settle(session, job.id, job.claim, state, why, now):
                 self.log.warning("Job %s settled as %s. %s", job.id, state, why)
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Take a task out of the job table; a worker that has it learns that its claim is stale."""
         with new_session() as session:
-            jobs.withdraw(session, str(ti.id), datetime.now(UTC))
+            upkeep.withdraw(session, str(ti.id), datetime.now(UTC))
         self._forget(str(ti.id))
         self.queued_tasks.pop(ti.key, None)
         self.running.discard(ti.key)
@@ -190,7 +190,7 @@ class EdgeExecutor(BaseExecutor):
         """Take a connection test that the scheduler gave up out of the job table."""
         super().fail_connection_test(key)
         with new_session() as session:
-            jobs.withdraw(session, key.id, datetime.now(UTC))
+            upkeep.withdraw(session, key.id, datetime.now(UTC))
         self._forget(key.id)
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:

@@ -12,7 +12,7 @@ from edge_otel import __version__ as edge_version
 from edge_otel import versions
 from edge_otel.api.auth import Caller
 from edge_otel.api.refusals import RESPONSES
-from edge_otel.models import jobs, workers
+from edge_otel.models import upkeep, workers
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Worker
 from edge_otel.settings import Settings
@@ -49,7 +49,7 @@ def register(
         )
         if report.jobs is not None:
             kept = [(str(job.id), job.claim) for job in report.jobs]
-            jobs.return_offers_of(session, worker_name, kept, now)
+            upkeep.return_offers_of(session, worker_name, kept, now)
         return _reply(worker, match, settings, now)
 
 

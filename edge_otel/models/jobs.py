@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
 from edge_otel.models.session import prepare_lock
-from edge_otel.models.tables import Job, LogChunk, Worker
-from edge_otel.state import FINISHED, GONE, JobState, Verdict, judge
+from edge_otel.models.tables import Job, Worker
+from edge_otel.state import FINISHED, JobState, Verdict, judge
 
-PURGE_LIMIT = 1000
-"""Most rows that one purge removes, so that it never holds the scheduler's loop."""
-INCOMPLETE_LOG_KEPT = timedelta(days=1)
-"""How much longer a job is kept whose log could not be written yet: the last copy may be the one in the database."""
 _ID_BATCH = 500
 """Most ids in one IN list: SQLite and MySQL take more, but plan long lists badly."""
+HOLDERS_KEPT = 20
+"""Earlier claims of a job whose logs may still come: a sensor that is rescheduled has thousands."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,6 @@ class JobChange(NamedTuple):
     changed_at: datetime
 
 
-class UnreportedJob(NamedTuple):
-    """A running job that its worker may never report."""
-
-    id: str
-    kind: str
-    claim: int
-    changed_at: datetime
-    worker_state: str | None
-
-
 _CHANGE = (Job.id, Job.state, Job.worker, Job.error, Job.changed_at)
 
 
@@ -77,7 +65,7 @@ def queue(session: Session, new: NewJob, now: datetime) -> None:
         job = Job(id=new.id, claim=0, holders={})
         session.add(job)
     elif job.accepted_at is not None and job.worker is not None:
-        job.holders = {**job.holders, str(job.claim): job.worker}
+        job.holders = dict([*job.holders.items(), (str(job.claim), job.worker)][-HOLDERS_KEPT:])
     for name, value in vars(new).items():
         setattr(job, name, value)
     job.state = JobState.QUEUED
@@ -199,114 +187,9 @@ def changed_since(session: Session, team: str | None, since: datetime) -> list[J
 def with_ids(session: Session, ids: Collection[str]) -> list[JobChange]:
     """Return the jobs with these ids, of those that exist."""
     found = []
-    for batch in _batches(ids):
+    for batch in batches(ids):
         found += [JobChange(*row) for row in session.execute(select(*_CHANGE).where(Job.id.in_(batch)))]
     return found
-
-
-def return_expired_offers(session: Session, team: str | None, now: datetime) -> int:
-    """Put jobs back in the queue whose offer nobody accepted in time; return how many."""
-    return _rows(
-        session.execute(
-            update(Job)
-            .where(Job.state == JobState.ASSIGNED, Job.offer_expires_at < now, Job.team.is_not_distinct_from(team))
-            .values(state=JobState.QUEUED, changed_at=now)
-            .execution_options(synchronize_session=False)
-        )
-    )
-
-
-def return_offers_of(session: Session, worker: str, kept: Collection[tuple[str, int]], now: datetime) -> int:
-    """Put the worker's unaccepted jobs back in the queue, but for those (id, claim) that it still knows."""
-    offers = [Job.state == JobState.ASSIGNED, Job.worker == worker]
-    if kept:
-        offers.append(tuple_(Job.id, Job.claim).not_in(list(kept)))
-    return _rows(
-        session.execute(
-            update(Job)
-            .where(and_(*offers))
-            .values(state=JobState.QUEUED, changed_at=now)
-            .execution_options(synchronize_session=False)
-        )
-    )
-
-
-def running_unreported(session: Session, team: str | None, quiet_since: datetime) -> list[UnreportedJob]:
-    """Return the running jobs whose worker is gone, or that did not change since ``quiet_since``."""
-    query = (
-        select(Job.id, Job.kind, Job.claim, Job.changed_at, Worker.state)
-        .outerjoin(Worker, Worker.name == Job.worker)
-        .where(
-            Job.state == JobState.RUNNING,
-            Job.team.is_not_distinct_from(team),
-            or_(Worker.name.is_(None), Worker.state.in_(GONE), Job.changed_at < quiet_since),
-        )
-    )
-    return [UnreportedJob(*row) for row in session.execute(query)]
-
-
-def settle(session: Session, job_id: str, claim: int, state: JobState, error: str, now: datetime) -> bool:
-    """End a running job in its worker's place; return False if it changed meanwhile."""
-    return bool(
-        _rows(
-            session.execute(
-                update(Job)
-                .where(Job.id == job_id, Job.claim == claim, Job.state == JobState.RUNNING)
-                .values(state=state, ended_at=now, changed_at=now, error=error)
-                .execution_options(synchronize_session=False)
-            )
-        )
-    )
-
-
-def withdraw(session: Session, job_id: str, now: datetime) -> None:
-    """End a job that nobody wants any more. Its claim rises, so a worker that has it stops it as stale; and the row
-    stays for a while, so that the number is not given again should the task come back under the same id."""
-    session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state.not_in(FINISHED))
-        .values(state=JobState.LOST, claim=Job.claim + 1, ended_at=now, changed_at=now, error="Revoked.")
-        .execution_options(synchronize_session=False)
-    )
-
-
-def outdated(session: Session, team: str | None, succeeded_before: datetime, failed_before: datetime) -> list[str]:
-    """Return the ids of finished jobs that ended before these times, at most PURGE_LIMIT of them.
-
-    A job whose log is not where Airflow reads it yet is kept for INCOMPLETE_LOG_KEPT longer than one that failed.
-    """
-    log_is_there = or_(Job.log_complete.is_(True), Job.log_path.is_(None))
-    query = (
-        select(Job.id)
-        .where(
-            Job.team.is_not_distinct_from(team),
-            or_(
-                and_(Job.state == JobState.SUCCESS, log_is_there, Job.changed_at < succeeded_before),
-                and_(Job.state.in_(FINISHED), log_is_there, Job.changed_at < failed_before),
-                and_(Job.state.in_(FINISHED), Job.changed_at < failed_before - INCOMPLETE_LOG_KEPT),
-            ),
-        )
-        .order_by(Job.changed_at)
-        .limit(PURGE_LIMIT)
-    )
-    return list(session.scalars(query))
-
-
-def keep(session: Session, ids: Collection[str], now: datetime) -> None:
-    """Begin the time anew for which these finished jobs are kept: their tasks will come back under the same id."""
-    for batch in _batches(ids):
-        query = update(Job).where(Job.id.in_(batch), Job.state.in_(FINISHED)).values(changed_at=now)
-        session.execute(query.execution_options(synchronize_session=False))
-
-
-def delete_finished(session: Session, ids: Collection[str]) -> None:
-    """Delete finished jobs with their logs."""
-    for batch in _batches(ids):
-        finished = session.scalars(
-            select(Job.id).where(Job.id.in_(batch), Job.state.in_(FINISHED)).with_for_update(skip_locked=True)
-        ).all()
-        session.execute(delete(LogChunk).where(LogChunk.job_id.in_(finished)))
-        session.execute(delete(Job).where(Job.id.in_(finished)).execution_options(synchronize_session=False))
 
 
 def with_log_to_write(session: Session, limit: int) -> list[str]:
@@ -326,7 +209,7 @@ def callbacks(session: Session, team: str | None) -> list[JobChange]:
     return [JobChange(*row) for row in session.execute(query)]
 
 
-def _batches(ids: Collection[str]) -> Iterator[list[str]]:
+def batches(ids: Collection[str]) -> Iterator[list[str]]:
     todo = list(ids)
     for start in range(0, len(todo), _ID_BATCH):
         yield todo[start : start + _ID_BATCH]

@@ -9,7 +9,7 @@ import pytest
 from rows import NOW, queue_job
 from served import FACTS, coordinates, new_token, registration, wish
 
-from edge_otel.models import jobs, workers
+from edge_otel.models import upkeep, workers
 from edge_otel.models.tables import Job, Worker
 from edge_otel.state import JobState, WorkerState
 
@@ -203,7 +203,7 @@ def test_a_report_on_a_job_that_was_revoked_is_stale(api, token, worker, databas
     job_id = put_job(database)
     job = fetch(api, token)
     with database() as session:
-        jobs.withdraw(session, job_id, NOW)
+        upkeep.withdraw(session, job_id, NOW)
     answer = tell(api, token, job, "running")
     assert (answer.status_code, answer.json()["error"]) == (409, "StaleClaim")
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from rows import NOW, claim, queue_job, register, state_of
 
-from edge_otel.models import jobs
+from edge_otel.models import jobs, upkeep
 from edge_otel.models.tables import Job, Worker
 from edge_otel.state import JobState, Verdict
 
@@ -86,8 +86,8 @@ def test_an_offer_that_is_not_accepted_returns_and_its_claim_is_stale(database):
         job_id = queue_job(session, NOW)
         assert claim(session, worker, NOW).claim == 1
     with database() as session:
-        assert jobs.return_expired_offers(session, None, NOW + 30 * SECOND) == 0
-        assert jobs.return_expired_offers(session, None, NOW + 31 * SECOND) == 1
+        assert upkeep.return_expired_offers(session, None, NOW + 30 * SECOND) == 0
+        assert upkeep.return_expired_offers(session, None, NOW + 31 * SECOND) == 1
         assert state_of(session, job_id) is JobState.QUEUED
         late = jobs.lock(session, job_id)
         assert jobs.record_report(late, JobState.RUNNING, 1, NOW) is Verdict.STALE
@@ -129,13 +129,13 @@ def test_offers_that_a_restarted_worker_does_not_know_return_at_once(database):
         worker = register(session, "w", NOW)
         known, forgotten = queue_job(session, NOW), queue_job(session, NOW + SECOND)
         assert [claim(session, worker, NOW).id for _ in range(2)] == [known, forgotten]
-        jobs.return_offers_of(session, "w", [(known, 1)], NOW)
+        upkeep.return_offers_of(session, "w", [(known, 1)], NOW)
         assert state_of(session, known) is JobState.ASSIGNED
         assert state_of(session, forgotten) is JobState.QUEUED
 
 
 def test_purge_removes_what_is_old_enough_and_no_more_than_its_limit(database, monkeypatch):
-    monkeypatch.setitem(vars(jobs), "PURGE_LIMIT", 3)
+    monkeypatch.setitem(vars(upkeep), "PURGE_LIMIT", 3)
     with database() as session:
         worker = register(session, "w", NOW)
         for _ in range(5):
@@ -148,8 +148,8 @@ def test_purge_removes_what_is_old_enough_and_no_more_than_its_limit(database, m
 
     def purge(succeeded_before) -> int:
         with database() as session:
-            old = jobs.outdated(session, None, succeeded_before, NOW)
-            jobs.delete_finished(session, old)
+            old = upkeep.outdated(session, None, succeeded_before, NOW)
+            upkeep.delete_finished(session, old)
             return len(old)
 
     assert [purge(NOW), purge(later), purge(later), purge(later)] == [0, 3, 2, 0]
@@ -166,8 +166,8 @@ def test_a_job_whose_log_is_still_coming_is_kept_longer(database):
         jobs.record_report(job, JobState.SUCCESS, 1, NOW, log_length=1)
     later = NOW + timedelta(minutes=10)
     with database() as session:
-        assert jobs.outdated(session, None, later, later) == []
-        assert jobs.outdated(session, None, later, later + jobs.INCOMPLETE_LOG_KEPT) == [job.id]
+        assert upkeep.outdated(session, None, later, later) == []
+        assert upkeep.outdated(session, None, later, later + upkeep.INCOMPLETE_LOG_KEPT) == [job.id]
 
 
 def test_a_workload_of_a_megabyte_is_stored_whole(database):

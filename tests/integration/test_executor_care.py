@@ -17,7 +17,7 @@ from sqlalchemy import event, func, insert, select
 
 import edge_otel.executor as executor_module
 from edge_otel.executor import EdgeExecutor
-from edge_otel.models import jobs, logs, workers
+from edge_otel.models import jobs, logs, upkeep, workers
 from edge_otel.models.tables import Job, LogChunk, Worker
 from edge_otel.state import JobState, WorkerState
 
@@ -163,7 +163,7 @@ def test_another_teams_offers_and_jobs_are_left_to_its_executor(executor, databa
 
 
 def test_old_rows_and_logs_are_purged_a_bounded_number_at_a_time(executor, database, monkeypatch):
-    monkeypatch.setattr(jobs, "PURGE_LIMIT", 3)
+    monkeypatch.setattr(upkeep, "PURGE_LIMIT", 3)
     then = datetime.now(UTC) - LONG_AGO
     with database() as session:
         worker = register(session, "w", datetime.now(UTC))

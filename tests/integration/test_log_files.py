@@ -10,7 +10,7 @@ import pytest
 from rows import NOW, claim, queue_job, register
 
 from edge_otel.api.log_files import Sweep, finalise
-from edge_otel.models import jobs, logs
+from edge_otel.models import jobs, logs, upkeep
 from edge_otel.models.tables import Job, Worker
 from edge_otel.settings import LogFolder
 from edge_otel.state import JobState
@@ -80,7 +80,7 @@ def test_the_log_of_a_job_that_was_settled_in_its_workers_place_is_written_by_th
         job = claim(session, worker, NOW)
         jobs.record_report(job, JobState.RUNNING, 1, NOW)
         logs.append(session, job, 1, 0, b"last words\n")
-        assert jobs.settle(session, job_id, 1, JobState.LOST, "gone", NOW)
+        assert upkeep.settle(session, job_id, 1, JobState.LOST, "gone", NOW)
     sweep = Sweep(folder)
     sweep.once()
     assert (folder.base / PATH).read_bytes() == b"last words\n"

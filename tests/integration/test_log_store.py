@@ -12,7 +12,7 @@ from rows import NOW, claim, queue_job, register
 from sqlalchemy import func, select
 
 from edge_otel.errors import LogGap
-from edge_otel.models import jobs, logs
+from edge_otel.models import jobs, logs, upkeep
 from edge_otel.models.tables import Job, LogChunk, Worker
 from edge_otel.state import JobState
 
@@ -145,7 +145,7 @@ def test_appending_while_the_job_is_purged_leaves_nothing_behind(database, job_i
         gone = False
         while not gone:
             with database() as session:
-                jobs.delete_finished(session, [job_id])
+                upkeep.delete_finished(session, [job_id])
             with database() as session:
                 gone = session.get(Job, job_id) is None
 

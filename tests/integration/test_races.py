@@ -16,7 +16,7 @@ from served import new_token, registration, wish
 from sqlalchemy import func, select
 
 from edge_otel.errors import WorkerActive
-from edge_otel.models import jobs, logs, tokens, workers
+from edge_otel.models import jobs, logs, tokens, upkeep, workers
 from edge_otel.models.tables import Job, LogChunk, Token, Worker
 from edge_otel.state import JobState
 
@@ -97,7 +97,7 @@ def test_jobs_that_are_revoked_while_they_are_fetched_and_reported_are_given_out
         for job_id in ids[turn::AT_ONCE]:
             if turn % 2:
                 with database() as session:
-                    jobs.withdraw(session, job_id, NOW)
+                    upkeep.withdraw(session, job_id, NOW)
                 continue
             answer = api.call("POST", "/v1/jobs/fetch/w", token, json=wish())
             assert answer.status_code == 200, answer.text
@@ -132,7 +132,7 @@ def test_logs_that_come_while_their_jobs_are_purged_are_answered_and_leave_nothi
     def go(turn: int) -> list[int]:
         if turn == 0:
             with database() as session:
-                jobs.delete_finished(session, ids)
+                upkeep.delete_finished(session, ids)
             return []
         sent = [api.call("PATCH", f"/v2/jobs/{i}/log", token, data=b"0123456789", headers=headers) for i in ids]
         return [answer.status_code for answer in sent]
@@ -140,7 +140,7 @@ def test_logs_that_come_while_their_jobs_are_purged_are_answered_and_leave_nothi
     codes = {code for part in at_once(go, range(4)) for code in part}
     assert codes <= {202, 404}
     with database() as session:
-        jobs.delete_finished(session, ids)
+        upkeep.delete_finished(session, ids)
     with database() as session:
         assert session.scalar(select(func.count()).select_from(LogChunk)) == 0
 
@@ -177,9 +177,9 @@ def test_two_schedulers_that_take_care_at_once_do_not_stand_in_each_others_way(d
     def care(_: int) -> tuple[int, int, int]:
         with database() as session:
             expired = workers.expire_silent(session, 30.0, NOW)
-            returned = jobs.return_expired_offers(session, None, NOW)
-            old = jobs.outdated(session, None, NOW, NOW)
-            jobs.delete_finished(session, old)
+            returned = upkeep.return_expired_offers(session, None, NOW)
+            old = upkeep.outdated(session, None, NOW, NOW)
+            upkeep.delete_finished(session, old)
             return len(expired), returned, len(old)
 
     done = at_once(care, range(4))

@@ -13,7 +13,7 @@ from edge_otel.errors import (
     WorkerActive,
     WorkerNotFound,
 )
-from edge_otel.models import jobs, tokens, workers
+from edge_otel.models import tokens, upkeep, workers
 from edge_otel.models.tables import Worker
 from edge_otel.state import JobState, WorkerState
 
@@ -169,6 +169,6 @@ def test_a_job_of_another_worker_is_not_returned_with_this_ones_offers(database)
         first, second = register(session, "w", NOW), register(session, "v", NOW)
         mine, other = queue_job(session, NOW), queue_job(session, NOW + SECOND)
         assert [claim(session, first, NOW).id, claim(session, second, NOW).id] == [mine, other]
-        assert jobs.return_offers_of(session, "w", [], NOW) == 1
+        assert upkeep.return_offers_of(session, "w", [], NOW) == 1
         assert state_of(session, other) is JobState.ASSIGNED
         assert session.get(Worker, "v").state == S.STARTING

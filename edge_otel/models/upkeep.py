@@ -1,0 +1,132 @@
+"""Queries that take care of jobs which their workers do not: offers not accepted, jobs of the dead, old rows. None
+commits, and none waits for a row that somebody else has locked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from edge_otel.models.jobs import batches
+from edge_otel.models.session import prepare_lock
+from edge_otel.models.tables import Job, LogChunk, Worker
+from edge_otel.state import FINISHED, GONE, JobState
+
+PURGE_LIMIT = 1000
+"""Most rows that one purge removes, so that it never holds the scheduler's loop."""
+INCOMPLETE_LOG_KEPT = timedelta(days=1)
+"""How much longer a job is kept whose log could not be written yet: the last copy may be the one in the database."""
+
+
+class UnreportedJob(NamedTuple):
+    """A running job that its worker may never report."""
+
+    id: str
+    kind: str
+    claim: int
+    changed_at: datetime
+    worker_state: str | None
+
+
+def return_expired_offers(session: Session, team: str | None, now: datetime) -> int:
+    """Put jobs back in the queue whose offer nobody accepted in time; return how many."""
+    return _return(session, now, Job.offer_expires_at < now, Job.team.is_not_distinct_from(team))
+
+
+def return_offers_of(session: Session, worker: str, kept: Collection[tuple[str, int]], now: datetime) -> int:
+    """Put the worker's unaccepted jobs back in the queue, but for those (id, claim) that it still knows."""
+    not_kept = [tuple_(Job.id, Job.claim).not_in(list(kept))] if kept else []
+    return _return(session, now, Job.worker == worker, *not_kept)
+
+
+def _return(session: Session, now: datetime, *which: ColumnElement[bool]) -> int:
+    offers = _unlocked(session, Job.state == JobState.ASSIGNED, *which)
+    for batch in batches(offers):
+        query = update(Job).where(Job.id.in_(batch)).values(state=JobState.QUEUED, changed_at=now)
+        session.execute(query.execution_options(synchronize_session=False))
+    return len(offers)
+
+
+def _unlocked(session: Session, *which: ColumnElement[bool]) -> list[str]:
+    """Return the ids of these jobs, locked, without those that another transaction has.
+
+    Who takes care of many jobs at once must not wait for one: two that wait for each other are deadlocked. What is
+    passed over is found the next time.
+    """
+    prepare_lock(session, Job)
+    return list(session.scalars(select(Job.id).where(*which).with_for_update(skip_locked=True)))
+
+
+def running_unreported(session: Session, team: str | None, quiet_since: datetime) -> list[UnreportedJob]:
+    """Return the running jobs whose worker is gone, or that did not change since ``quiet_since``."""
+    query = (
+        select(Job.id, Job.kind, Job.claim, Job.changed_at, Worker.state)
+        .outerjoin(Worker, Worker.name == Job.worker)
+        .where(
+            Job.state == JobState.RUNNING,
+            Job.team.is_not_distinct_from(team),
+            or_(Worker.name.is_(None), Worker.state.in_(GONE), Job.changed_at < quiet_since),
+        )
+    )
+    return [UnreportedJob(*row) for row in session.execute(query)]
+
+
+def settle(session: Session, job_id: str, claim: int, state: JobState, error: str, now: datetime) -> bool:
+    """End a running job in its worker's place; return False if it changed meanwhile, or is changing now."""
+    found = _unlocked(session, Job.id == job_id, Job.claim == claim, Job.state == JobState.RUNNING)
+    if found:
+        ended = update(Job).where(Job.id == job_id).values(state=state, ended_at=now, changed_at=now, error=error)
+        session.execute(ended.execution_options(synchronize_session=False))
+    return bool(found)
+
+
+def withdraw(session: Session, job_id: str, now: datetime) -> None:
+    """End a job that nobody wants any more. Its claim rises, so a worker that has it stops it as stale; and the row
+    stays for a while, so that the number is not given again should the task come back under the same id."""
+    session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state.not_in(FINISHED))
+        .values(state=JobState.LOST, claim=Job.claim + 1, ended_at=now, changed_at=now, error="Revoked.")
+        .execution_options(synchronize_session=False)
+    )
+
+
+def outdated(session: Session, team: str | None, succeeded_before: datetime, failed_before: datetime) -> list[str]:
+    """Return the ids of finished jobs that ended before these times, at most PURGE_LIMIT of them.
+
+    A job whose log is not where Airflow reads it yet is kept for INCOMPLETE_LOG_KEPT longer than one that failed.
+    """
+    log_is_there = or_(Job.log_complete.is_(True), Job.log_path.is_(None))
+    query = (
+        select(Job.id)
+        .where(
+            Job.team.is_not_distinct_from(team),
+            or_(
+                and_(Job.state == JobState.SUCCESS, log_is_there, Job.changed_at < succeeded_before),
+                and_(Job.state.in_(FINISHED), log_is_there, Job.changed_at < failed_before),
+                and_(Job.state.in_(FINISHED), Job.changed_at < failed_before - INCOMPLETE_LOG_KEPT),
+            ),
+        )
+        .order_by(Job.changed_at)
+        .limit(PURGE_LIMIT)
+    )
+    return list(session.scalars(query))
+
+
+def keep(session: Session, ids: Collection[str], now: datetime) -> None:
+    """Begin the time anew for which these finished jobs are kept: their tasks will come back under the same id."""
+    for batch in batches(ids):
+        finished = _unlocked(session, Job.id.in_(batch), Job.state.in_(FINISHED))
+        query = update(Job).where(Job.id.in_(finished)).values(changed_at=now)
+        session.execute(query.execution_options(synchronize_session=False))
+
+
+def delete_finished(session: Session, ids: Collection[str]) -> None:
+    """Delete finished jobs with their logs."""
+    for batch in batches(ids):
+        finished = _unlocked(session, Job.id.in_(batch), Job.state.in_(FINISHED))
+        session.execute(delete(LogChunk).where(LogChunk.job_id.in_(finished)))
+        session.execute(delete(Job).where(Job.id.in_(finished)).execution_options(synchronize_session=False))
