@@ -59,6 +59,7 @@ def test_tasks_of_a_dead_machine_are_retried_elsewhere_without_a_second_effect(r
         with rig.running("doomed") as worker:
             run_id = rig.trigger("gated", count=1)
             rig.wait_started(run_id, 1)
+            rig.wait(lambda: "task 0 works" in rig.api.log("gated", run_id, "hold", map_index=0), "its log")
             rig.kill_site(worker)
         rig.wait_worker("doomed", "unknown")
         with rig.running("heir"):
@@ -69,6 +70,8 @@ def test_tasks_of_a_dead_machine_are_retried_elsewhere_without_a_second_effect(r
         assert [entry["try"] for entry in rig.ledger(run_id) if entry["event"] == "end"] == [2]
         (task,) = [task for task in rig.api.tasks("gated", run_id) if task["task_id"] == "hold"]
         assert (task["state"], task["hostname"]) == ("success", "heir")
+        last_words = rig.api.log("gated", run_id, "hold", try_number=1, map_index=0)
+        assert last_words.count("task 0 works") == 1, "what a dead machine had logged is there to be read"
     finally:
         rig.cluster.end("scheduler")
         rig.cluster.start_airflow("scheduler", "scheduler")

@@ -52,6 +52,22 @@ def run(rig: Rig) -> str:
         return run_id
 
 
+def test_a_task_that_is_deferred_resumes_and_has_one_log(rig: Rig) -> None:
+    rig.cluster.start_airflow("triggerer", "triggerer")
+    try:
+        with rig.running("patient"):
+            run_id = rig.trigger("deferring")
+            assert rig.finish("deferring", run_id) == "success"
+    finally:
+        rig.cluster.end("triggerer")
+    assert [entry["event"] for entry in rig.ledger(run_id)] == ["start", "end"]
+    (job,) = rig.jobs(run_id)
+    assert (job["state"], job["claim"]) == ("success", 2)
+    lines = rig.api.log("deferring", run_id, "two_parts")
+    parts = [line for line in lines if line in ("the first part", "the second part")]
+    assert parts == ["the first part", "the second part"]
+
+
 def test_every_task_ends_in_its_state_after_one_start_per_try(rig: Rig, run: str) -> None:
     assert_everything_ran(rig, run, "alpha")
     hosts = {task["hostname"] for task in rig.api.tasks("everything", run) if task["state"] != "upstream_failed"}

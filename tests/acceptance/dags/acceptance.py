@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import ledger
-from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback, dag, get_current_context, task
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import BaseOperator, DeadlineAlert, DeadlineReference, SyncCallback, dag, get_current_context, task
 
 SHORT = timedelta(seconds=1)
 LINES = 300
@@ -88,6 +89,25 @@ def elsewhere():
     far()
 
 
+class Deferring(BaseOperator):
+    """Works in two parts, and lets a trigger wait in between."""
+
+    def execute(self, context: object) -> None:
+        ledger.note("start")
+        print("the first part")
+        self.defer(trigger=TimeDeltaTrigger(SHORT), method_name="go_on")
+
+    def go_on(self, context: object, event: object = None) -> None:
+        print("the second part")
+        ledger.note("end")
+
+
+@dag(schedule=None, catchup=False)
+def deferring():
+    """One task that is deferred and resumes, on whichever worker is free."""
+    Deferring(task_id="two_parts")
+
+
 @dag(
     schedule=None,
     catchup=False,
@@ -111,4 +131,5 @@ def late():
 everything()
 gated()
 elsewhere()
+deferring()
 late()
