@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.executors import workloads
 from airflow.executors.base_executor import BaseExecutor
 from airflow.models.callback import CallbackKey
 from airflow.providers.common.compat.sdk import Stats
@@ -20,7 +18,7 @@ from edge_otel.models.tables import Job
 from edge_otel.reconcile import RunningJob, outcome, silent_since
 from edge_otel.settings import Settings
 from edge_otel.state import FINISHED, GONE, JobState, WorkerState
-from edge_otel.telemetry import context
+from edge_otel.workload import job_of
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
@@ -79,7 +77,7 @@ class EdgeExecutor(BaseExecutor):
     def queue_workload(self, workload: ExecutorWorkload, session: Session) -> None:
         """Put a workload in the job table, in the scheduler's own transaction."""
         now = datetime.now(UTC)
-        job = _job_of(workload, self.team_name, self.conf.get_mandatory_value("operators", "default_queue"))
+        job = job_of(workload, self.team_name, self.conf.get_mandatory_value("operators", "default_queue"))
         jobs.queue(session, job, now)
         self._track(job.id, workload.key, now)
         self._queue_of(workload.key)[workload.key] = workload
@@ -252,55 +250,3 @@ class EdgeExecutor(BaseExecutor):
 
 def _due(last: datetime | None, interval: timedelta, now: datetime) -> bool:
     return last is None or now - last >= interval
-
-
-def _job_of(workload: ExecutorWorkload, team: str | None, default_queue: str) -> jobs.NewJob:
-    text = workload.model_dump_json()
-    if isinstance(workload, workloads.ExecuteTask):
-        ti = workload.ti
-        return jobs.NewJob(
-            id=str(ti.id),
-            kind="task",
-            dag_id=ti.dag_id,
-            task_id=ti.task_id,
-            run_id=ti.run_id,
-            map_index=ti.map_index,
-            try_number=ti.try_number,
-            queue=ti.queue,
-            slots=ti.pool_slots,
-            urgency=1,
-            priority=ti.priority_weight,
-            team=team,
-            workload=text,
-            carrier=context.valid(ti.context_carrier),
-            log_path=workload.log_path,
-        )
-    # The names for what is no task are those under which an edge3 worker knows it.
-    if isinstance(workload, workloads.ExecuteCallback):
-        job_id, kind, tag, queue, log_path = (
-            workload.callback.id,
-            "callback",
-            "ExecuteCallback",
-            None,
-            workload.log_path,
-        )
-    else:
-        job_id, kind, tag = str(workload.connection_test_id), "connection_test", "TestConnection"
-        queue, log_path = workload.queue, None
-    return jobs.NewJob(
-        id=job_id,
-        kind=kind,
-        dag_id=tag,
-        task_id=job_id,
-        run_id=f"{tag}-{job_id}",
-        map_index=-1,
-        try_number=0,
-        queue=queue or default_queue,
-        slots=1,
-        urgency=0,
-        priority=1,
-        team=team,
-        workload=text,
-        carrier=context.valid(json.loads(text).get("callback", {}).get("data", {}).get("context_carrier")),
-        log_path=log_path,
-    )

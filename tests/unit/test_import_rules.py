@@ -28,6 +28,7 @@ CLOCKS_AND_IO = {"now", "utcnow", "today", "open", "print", "input", "__import__
 
 AIRFLOW_ALLOWED = (
     "edge_otel.executor",
+    "edge_otel.workload",
     "edge_otel.plugin",
     "edge_otel.settings",
     "edge_otel.cli",
@@ -115,7 +116,10 @@ def test_a_pure_file_reads_no_clock_and_does_no_io(name):
         ("airflow", AIRFLOW_ALLOWED),
         ("requests", ("edge_worker",)),
         ("psutil", ("edge_worker",)),
-        ("edge_otel.models", ("edge_otel.models", "edge_otel.api", "edge_otel.executor", "edge_otel.cli")),
+        (
+            "edge_otel.models",
+            ("edge_otel.models", "edge_otel.api", "edge_otel.executor", "edge_otel.workload", "edge_otel.cli"),
+        ),
         ("edge_otel.api", ("edge_otel.api", "edge_otel.plugin")),
         ("edge_otel.executor", ("edge_otel.executor",)),
         ("edge_worker", ("edge_worker",)),
