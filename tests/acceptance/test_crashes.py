@@ -70,8 +70,12 @@ def test_tasks_of_a_dead_machine_are_retried_elsewhere_without_a_second_effect(r
         assert [entry["try"] for entry in rig.ledger(run_id) if entry["event"] == "end"] == [2]
         (task,) = [task for task in rig.api.tasks("gated", run_id) if task["task_id"] == "hold"]
         assert (task["state"], task["hostname"]) == ("success", "heir")
-        last_words = rig.api.log("gated", run_id, "hold", try_number=1, map_index=0)
-        assert last_words.count("task 0 works") == 1, "what a dead machine had logged is there to be read"
+
+        def last_words() -> int:
+            return rig.api.log("gated", run_id, "hold", try_number=1, map_index=0).count("task 0 works")
+
+        rig.wait(last_words, "what the dead machine had logged to be in its file", 60)
+        assert last_words() == 1
     finally:
         rig.cluster.end("scheduler")
         rig.cluster.start_airflow("scheduler", "scheduler")
