@@ -127,9 +127,6 @@ class JobState(str, Enum):
 FINISHED = frozenset({JobState.SUCCESS, JobState.FAILED, JobState.LOST})
 """A finished job stays finished."""
 
-HELD = frozenset({JobState.ASSIGNED, JobState.RUNNING})
-"""A worker holds the job: it takes slots there."""
-
 
 class Verdict(Enum):
     """What a report about a job does to the stored row."""

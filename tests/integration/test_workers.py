@@ -138,6 +138,15 @@ def test_silence_expires_workers_once_and_keeps_maintenance(database):
         assert history(session)[-1] == (S.STARTING, S.UNKNOWN, "expired")
 
 
+def test_a_worker_that_says_how_rarely_it_reports_is_given_that_time(database):
+    with database() as session:
+        register(session, "w", NOW)
+        beat(session, NOW, heartbeat_interval=300.0)
+    with database() as session:
+        assert workers.expire_silent(session, 30.0, NOW + 10 * SILENCE) == []
+        assert workers.expire_silent(session, 30.0, NOW + 10 * SILENCE + SECOND) == ["w"]
+
+
 def test_a_worker_is_removed_with_its_history_once_it_is_gone(database):
     with database() as session:
         worker = register(session, "w", NOW)

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge_otel.state import FINISHED, HELD, JobState, Verdict, judge
+from edge_otel.state import FINISHED, JobState, Verdict, judge
 
 J = JobState
 REPORTABLE = (J.QUEUED, J.RUNNING, J.SUCCESS, J.FAILED)
@@ -90,7 +90,7 @@ class OneJob(RuleBasedStateMachine):
         if claim != self.claim:
             assert verdict is Verdict.STALE
         if verdict is Verdict.STORED:
-            assert before in HELD
+            assert before in (JobState.ASSIGNED, JobState.RUNNING)
             self.state = reported
             if reported is J.RUNNING:
                 self.confirmed.setdefault(claim, []).append(self.offers[claim])

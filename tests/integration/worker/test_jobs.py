@@ -106,6 +106,24 @@ def test_stale_claim_stops_the_process_and_forgets_the_job(central: FakeCentral,
     assert daemon.exit_code() is None
 
 
+def test_the_log_of_a_job_whose_end_came_too_late_is_shipped_all_the_same(central: FakeCentral, start: Start) -> None:
+    """A task that was deferred may run elsewhere before the end of its first part has been reported."""
+    refused: list[Call] = []
+
+    def late(call: Call) -> Answer | None:
+        if call.path.endswith("/success"):
+            refused.append(call)
+            return refusal(409, "StaleClaim")
+        return Answer(503) if call.path.endswith("/log") and not refused else None
+
+    central.faults.append(late)
+    daemon = start()
+    job = central.offer(workload("log(b'the first part')"))
+    central.wait_for(lambda: bytes(job.log) == b"the first part")
+    central.wait_for(lambda: daemon.folders() == [])
+    assert len(refused) == 1
+
+
 def test_new_claim_of_a_job_runs_beside_its_stale_one(central: FakeCentral, start: Start) -> None:
     daemon = start(kill_grace=0.2)
     old = central.offer(
