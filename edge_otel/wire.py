@@ -53,6 +53,8 @@ class JobRef(BaseModel):
 
     id: UUID
     claim: Claim
+    slots: Count = 0
+    """Those that it holds now: 0 once its process has ended."""
 
 
 class WorkerReport(BaseModel):
@@ -90,7 +92,7 @@ class WorkerReply(BaseModel):
 
     state: WorkerState
     last_update: datetime
-    queues: list[str] | None
+    queues: list[str] | None = None
     maintenance_comments: str | None = None
     concurrency: int | None = None
     """Set by an administrator; None leaves the worker its own value."""
@@ -141,16 +143,21 @@ ReportedState = Literal["running", "success", "failed", "queued", "restarting", 
 """Job states a v1 worker may put in the path; ``queued`` declines an offer."""
 
 
-class JobReport(BaseModel):
-    """Body of a job's state report; edge3 sends ``task_instance_id`` alone, or nothing."""
+class JobOutcome(BaseModel):
+    """How a job ended, and how much it logged."""
 
-    task_instance_id: UUID | None = None
-    claim: Claim | None = None
     exit_code: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
     """As of ``waitpid``: negative is a signal."""
     error: Annotated[str, StringConstraints(max_length=4096), AfterValidator(_without_nul)] | None = None
     log_length: ByteCount | None = None
     log_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class JobReport(JobOutcome):
+    """Body of a job's state report; edge3 sends ``task_instance_id`` alone, or nothing."""
+
+    task_instance_id: UUID | None = None
+    claim: Claim | None = None
 
 
 class LogPush(BaseModel):

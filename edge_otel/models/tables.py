@@ -63,6 +63,8 @@ class Worker(Base):
     """None for a worker that holds edge3's shared secret."""
     session: Mapped[str | None] = mapped_column(Id)
     """Random per daemon start; None for edge3 workers."""
+    connection: Mapped[str | None] = mapped_column(Id)
+    """Random per channel: the one that counts, of those that were opened; None for a worker that polls."""
     heartbeat_interval: Mapped[float]
     """Seconds, as the worker was told."""
     first_online: Mapped[datetime]

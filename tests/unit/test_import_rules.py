@@ -20,6 +20,7 @@ PURE = {
     "edge_otel.reconcile",
     "edge_otel.versions",
     "edge_otel.telemetry.names",
+    "edge_otel.api.assign",
     "edge_worker.plan",
 }
 HARMLESS = {"__future__", "collections.abc", "dataclasses", "datetime", "enum", "typing", "packaging.version"}
@@ -43,7 +44,14 @@ AIRFLOW_ALLOWED = (
     "edge_worker.task_run",
     "edge_worker.zygote",
 )
-SHARED = ("edge_otel", "edge_otel.state", "edge_otel.wire", "edge_otel.errors", "edge_otel.telemetry")
+SHARED = (
+    "edge_otel",
+    "edge_otel.state",
+    "edge_otel.wire",
+    "edge_otel.messages",
+    "edge_otel.errors",
+    "edge_otel.telemetry",
+)
 """What the daemon may use of the central side; of the package itself, its version."""
 
 

@@ -96,6 +96,7 @@ def upgrade() -> None:
         sa.Column("maintenance_origin", sa.String(length=10), nullable=True),
         sa.Column("token_id", Id, nullable=True),
         sa.Column("session", Id, nullable=True),
+        sa.Column("connection", Id, nullable=True),
         sa.Column("heartbeat_interval", sa.Double(), nullable=False),
         sa.Column("first_online", UtcDateTime(), nullable=False),
         sa.Column("last_heartbeat", UtcDateTime(), nullable=False),
