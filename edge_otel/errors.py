@@ -113,6 +113,13 @@ class TooLarge(EdgeError):
     status = 413
 
 
+class TooBusy(EdgeError):
+    """Too many workers connect at once. Try again a little later."""
+
+    # The fact ``retry_after``: seconds.
+    status = 503
+
+
 class BadInput(EdgeError):
     """The request is malformed."""
 

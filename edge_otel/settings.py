@@ -72,6 +72,19 @@ class Settings:
     offer_timeout: float = option(
         30.0, "A job that was offered to a worker and not accepted returns to the queue after this.", at_least=1
     )
+    queue_look_interval: float = option(
+        0.5,
+        "How often the Edge API looks for queued jobs while a connected worker has a free slot. On PostgreSQL the"
+        " database tells of them at once, and this counts only where it cannot (behind pgbouncer in transaction mode).",
+        at_least=0.05,
+        at_most=60,
+    )
+    heartbeats_per_second: float = option(
+        50.0,
+        "Heartbeats that one API process asks its connected workers for, in sum: in a large fleet the interval grows.",
+        at_least=1,
+    )
+    channel_limit: int = option(10_000, "Most workers that may be connected to one API process.", at_least=1)
     job_success_purge: float = option(5.0, "Minutes for which a successful job's row and log are kept.")
     job_fail_purge: float = option(60.0, "Minutes for which a failed or lost job's row and log are kept.")
     worker_event_retention_days: float = option(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
 from edge_otel import __version__
-from edge_otel.api import health, refusals, v1_jobs, v1_workers, v2_logs
+from edge_otel.api import channel, health, refusals, v1_jobs, v1_workers, v2_logs
 from edge_otel.api.auth import Authenticator
 from edge_otel.api.body_limit import BodyLimit
+from edge_otel.api.farewell import on_signals
+from edge_otel.api.hub import Hub
 from edge_otel.api.log_files import Sweep
 from edge_otel.errors import NotMigrated
-from edge_otel.models.database import check_migrated
+from edge_otel.models.database import DatabaseFailure, check_migrated
 from edge_otel.models.session import new_session
 from edge_otel.settings import LogFolder, Settings, airflow_configuration
 
@@ -27,28 +33,45 @@ the entry in the server's log.
 
 
 def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
-    """Return the Edge API."""
-    app = FastAPI(title="edge-otel Edge API", version=__version__, description=_DESCRIPTION)
+    """Return the Edge API. Its lifespan starts and stops what works between requests."""
+    app = FastAPI(title="edge-otel Edge API", version=__version__, description=_DESCRIPTION, lifespan=_lifespan)
     app.state.settings = settings
     app.state.log_folder = log_folder
-    app.state.sweep = Sweep(log_folder)
     app.state.authenticator = Authenticator(settings.accept_shared_secret_tokens)
     app.add_middleware(BodyLimit)
     refusals.install(app)
-    for routes in (health, v1_workers, v1_jobs, v2_logs):
+    for routes in (health, v1_workers, v1_jobs, v2_logs, channel):
         app.include_router(routes.router)
     return app
 
 
-def create_configured_app() -> FastAPI:
-    """Return the Edge API as Airflow's configuration wants it.
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    await run_in_threadpool(_say_what_is_missing)
+    hub = app.state.hub = Hub(app.state.settings, app.state.log_folder)
+    sweep = asyncio.create_task(Sweep(app.state.log_folder).run(), name="edge-log-sweep")
+    hub.start()
+    try:
+        with on_signals(hub.leave):
+            yield
+    finally:
+        sweep.cancel()
+        await hub.stop()
+        await asyncio.gather(sweep, return_exceptions=True)
 
-    Without the tables it answers 503 with what to do, rather than take the rest of Airflow's API server down.
-    """
-    conf = airflow_configuration()
+
+def _say_what_is_missing() -> None:
+    """Log it: the API answers 503 with what to do, rather than take the rest of Airflow's API server down."""
     try:
         with new_session() as session:
             check_migrated(session)
     except NotMigrated as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
+    except DatabaseFailure as error:
+        log.error("The database cannot be reached: %s", error.orig)  # noqa: TRY400
+
+
+def create_configured_app() -> FastAPI:
+    """Return the Edge API as Airflow's configuration wants it."""
+    conf = airflow_configuration()
     return create_app(Settings.read(conf), LogFolder.read(conf))

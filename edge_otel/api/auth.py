@@ -68,6 +68,22 @@ class Principal:
         raise Forbidden(reason=f"token {self.token_id} is for team {self.team!r}, not {asked!r}")
 
 
+def of_token(authorization: str | None) -> Principal:
+    """Return whom the worker token in an ``Authorization`` header stands for, or raise Forbidden."""
+    scheme, _, credential = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise Forbidden(reason="no worker token")
+    now = datetime.now(UTC)
+    with new_session() as session:
+        token = tokens.verify(session, credential.strip(), now)
+        if isinstance(token, str):
+            raise Forbidden(reason=token)
+        tokens.record_use(session, token, now)
+        return Principal(
+            token.id, token.worker, frozenset(token.queues) if token.queues is not None else None, token.team
+        )
+
+
 class Authenticator:
     """Checks credentials; one per application."""
 
@@ -85,25 +101,12 @@ class Authenticator:
 
     def principal(self, authorization: str | None, path: str) -> Principal:
         """Return whom the ``Authorization`` header of a request to ``path`` stands for."""
+        scheme, _, credential = (authorization or "").partition(" ")
+        if not self._accept_shared_secret or (scheme.lower() == "bearer" and credential.startswith("ewt_")):
+            return of_token(authorization)
         if not authorization:
             raise Forbidden(reason="no Authorization header")
-        scheme, _, credential = authorization.partition(" ")
-        if scheme.lower() == "bearer" and credential.startswith("ewt_"):
-            return self._of_token(credential.strip())
-        if not self._accept_shared_secret:
-            raise Forbidden(reason="neither a worker token nor are shared-secret tokens accepted")
         return self._of_shared_secret(credential or scheme, path)
-
-    def _of_token(self, text: str) -> Principal:
-        now = datetime.now(UTC)
-        with new_session() as session:
-            token = tokens.verify(session, text, now)
-            if isinstance(token, str):
-                raise Forbidden(reason=token)
-            tokens.record_use(session, token, now)
-            return Principal(
-                token.id, token.worker, frozenset(token.queues) if token.queues is not None else None, token.team
-            )
 
     def _of_shared_secret(self, text: str, path: str) -> Principal:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from edge_otel.api.hub import Hub
 from edge_otel.errors import EdgeError
 from edge_otel.models.database import DatabaseFailure, check_migrated, explain
 from edge_otel.models.session import new_session
@@ -25,8 +26,8 @@ def livez() -> Health:
 
 
 @router.get("/readyz", responses={503: {"model": Health}})
-def readyz(response: Response) -> Health:
-    """Tell whether the database is reachable and migrated."""
+def readyz(request: Request, response: Response) -> Health:
+    """Tell whether the database is reachable and migrated, and workers can connect."""
     try:
         with new_session() as session:
             check_migrated(session)
@@ -34,4 +35,8 @@ def readyz(response: Response) -> Health:
         response.status_code = 503
         cause = error if isinstance(error, EdgeError) else explain(error)
         return Health(status="not ready", detail=cause.detail)
+    hub: Hub | None = getattr(request.app.state, "hub", None)
+    if hub is None or not hub.running:
+        response.status_code = 503
+        return Health(status="not ready", detail="The server is starting or stopping: no worker can connect.")
     return Health(status="ok")

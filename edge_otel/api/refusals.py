@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -10,8 +11,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
-from edge_otel.errors import BadInput, EdgeError, Forbidden, LogGap
+from edge_otel.errors import BadInput, EdgeError, Forbidden, LogGap, TooBusy
 from edge_otel.models.database import DatabaseFailure, explain
 from edge_otel.wire import ErrorBody
 
@@ -33,28 +35,43 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 """Error answers, for the OpenAPI document."""
 
 
-def respond(error: EdgeError, request: Request) -> JSONResponse:
+def respond(error: EdgeError, request: HTTPConnection) -> JSONResponse:
     """Return the answer to a refused request, and log it under its id."""
+    answer = body(error, f"{request.scope.get('method', 'GET')} {request.url.path}")
+    headers = {}
+    if isinstance(error, LogGap):
+        headers["Range"] = cursor_range(error.facts["cursor"])
+    if "retry_after" in error.facts:
+        headers["Retry-After"] = str(error.facts["retry_after"])
+    return JSONResponse(answer.model_dump(exclude_none=True), error.status, headers)
+
+
+def body(error: EdgeError, what: str) -> ErrorBody:
+    """Return what the caller learns of an error, and log all of it under its id; ``what`` was refused."""
     error_id = uuid4().hex
     facts = {k: v for k, v in error.facts.items() if k != "errors"}
-    level = logging.ERROR if error.status >= 500 else logging.INFO
-    log.log(
-        level, "%s %s -> %s %s %s error_id=%s", request.method, request.url.path, error.status, error, facts, error_id
-    )
+    level = logging.ERROR if error.status >= 500 and not isinstance(error, TooBusy) else logging.INFO
+    log.log(level, "%s -> %s %s %s error_id=%s", what, error.status, error, facts, error_id)
     detail = f"Forbidden. The reason is in the server's log under error_id={error_id}."
-    body = ErrorBody(
+    return ErrorBody(
         error=type(error).__name__,
         detail=detail if isinstance(error, Forbidden) else error.detail,
         error_id=error_id,
         errors=error.facts.get("errors"),
     )
-    headers = {"Range": cursor_range(error.facts["cursor"])} if isinstance(error, LogGap) else {}
-    return JSONResponse(body.model_dump(exclude_none=True), error.status, headers)
 
 
 def cursor_range(cursor: int) -> str:
     """Return the Range header that tells how many bytes are stored: empty for none."""
     return f"bytes=0-{cursor - 1}" if cursor else ""
+
+
+def malformed(what: str, problems: Sequence[Mapping[str, Any]]) -> BadInput:
+    """Return the error that says what pydantic found wrong with a request or a message."""
+    # Neither input nor context: they may hold what must not be repeated, or what is no JSON.
+    errors = [{k: e[k] for k in ("type", "loc", "msg") if k in e} for e in problems[:20]]
+    where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors[:3])
+    return BadInput(f"The {what} is malformed. {where}", errors=errors)
 
 
 def install(app: FastAPI) -> None:
@@ -66,10 +83,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Neither input nor context: they may hold what must not be repeated, or what is no JSON.
-        errors = [{k: e[k] for k in ("type", "loc", "msg") if k in e} for e in error.errors()[:20]]
-        where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors[:3])
-        return respond(BadInput(f"The request is malformed. {where}", errors=errors), request)
+        return respond(malformed("request", error.errors()), request)
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Body, Path, Query, Request
 
 from edge_otel.api import log_files
 from edge_otel.api.auth import Caller, Principal
+from edge_otel.api.offers import offer_fields
 from edge_otel.api.refusals import RESPONSES
 from edge_otel.errors import BadInput, JobNotFound, SessionReplaced, StaleClaim, WorkerUpgradeNeeded
 from edge_otel.models import jobs, logs, workers
@@ -69,24 +69,7 @@ def fetch(worker_name: WorkerName, wish: FetchRequest, caller: Caller, request: 
             now=datetime.now(UTC),
             offer_timeout=timeout,
         )
-        return None if job is None else _offer(job)
-
-
-def _offer(job: Job) -> JobOffer:
-    return JobOffer(
-        dag_id=job.dag_id,
-        task_id=job.task_id,
-        run_id=job.run_id,
-        map_index=job.map_index,
-        try_number=job.try_number,
-        command=json.loads(job.workload),
-        concurrency_slots=job.slots,
-        task_instance_id=UUID(job.id),
-        claim=job.claim,
-        queue=job.queue,
-        carrier=job.carrier,
-        queued_at=job.queued_at,
-    )
+        return None if job is None else JobOffer(**offer_fields(job))
 
 
 _Coordinates = "{dag_id}/{task_id}/{run_id}/{try_number}/{map_index}"

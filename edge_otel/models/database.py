@@ -56,6 +56,10 @@ def explain(failure: DBAPIError) -> EdgeError:
         return not_migrated
     except DBAPIError:
         return DatabaseUnavailable()
-    # Operational is what passes: a lost connection, a deadlock, a lock that was waited for in vain.
-    passing = isinstance(failure, OperationalError) or failure.connection_invalidated
-    return DatabaseUnavailable() if passing else EdgeError("The database refused a query.")
+    return DatabaseUnavailable() if passing(failure) else EdgeError("The database refused a query.")
+
+
+def passing(failure: DBAPIError) -> bool:
+    """Return whether the same query may succeed later: a lost connection, a deadlock, a lock that was waited for in
+    vain."""
+    return isinstance(failure, OperationalError) or bool(failure.connection_invalidated)

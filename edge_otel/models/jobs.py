@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Worker
+from edge_otel.models.wakeup import announce_jobs
 from edge_otel.state import FINISHED, JobState, Verdict, judge
 
 _ID_BATCH = 500
@@ -73,6 +74,7 @@ def queue(session: Session, new: NewJob, now: datetime) -> None:
     job.assigned_at = job.offer_expires_at = job.accepted_at = job.ended_at = None
     job.exit_code = job.error = job.log_length = job.log_sha256 = None
     job.log_complete = False
+    announce_jobs(session)
 
 
 def claim_next(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from edge_otel.errors import TokenEnded, TokenNotFound
@@ -72,6 +72,11 @@ def record_use(session: Session, token: Token, now: datetime) -> None:
             .values(last_used_at=now)
             .execution_options(synchronize_session=False)
         )
+
+
+def unused_since(now: datetime) -> ColumnElement[bool]:
+    """Return the condition under which a use at ``now`` is worth recording."""
+    return or_(Token.last_used_at.is_(None), Token.last_used_at < now - _LAST_USE_RESOLUTION)
 
 
 def matches(pattern: str, worker: str) -> bool:

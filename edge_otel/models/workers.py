@@ -29,9 +29,10 @@ def register(
     team: str | None,
     heartbeat_interval: float,
     trace_id: str | None,
+    connection: str | None = None,
 ) -> Worker:
-    """Store a worker that starts. The same token takes its name over at once; another is refused with NameTaken
-    while the worker is active, and edge3 workers (no token of their own) are refused likewise."""
+    """Store a worker that starts or connects. The same token takes its name over at once; another is refused with
+    NameTaken while the worker is active, and edge3 workers (no token of their own) are refused likewise."""
     worker = _locked_or_new(session, name, now, heartbeat_interval)
     before = WorkerState(worker.state) if worker.sysinfo else None
     if before is not None:
@@ -43,7 +44,7 @@ def register(
                 " heartbeat."
             )
     worker.team, worker.queues = team, report.queues
-    worker.token_id, worker.session = token_id, report.session
+    worker.token_id, worker.session, worker.connection = token_id, report.session, connection
     worker.heartbeat_interval = heartbeat_interval
     _apply(session, worker, before, report, now, cause="registered", trace_id=trace_id)
     return worker
@@ -84,9 +85,16 @@ def heartbeat(
     if worker.session != report.session:
         raise SessionReplaced
     worker.token_id = token_id
+    record_heartbeat(session, worker, report, now, trace_id=trace_id)
+    return worker
+
+
+def record_heartbeat(
+    session: Session, worker: Worker, report: WorkerReport, now: datetime, *, trace_id: str | None
+) -> None:
+    """Store a heartbeat in a locked row."""
     worker.heartbeat_interval = report.heartbeat_interval or worker.heartbeat_interval
     _apply(session, worker, WorkerState(worker.state), report, now, cause="heartbeat", trace_id=trace_id)
-    return worker
 
 
 def _apply(

@@ -91,8 +91,9 @@ def start_api(database: NewSession, tmp_path: Path) -> Iterator[StartApi]:
 
     running: list[Api] = []
 
-    def start(**options: Any) -> Api:
-        running.append(Api(create_app(Settings(**options), LogFolder(tmp_path, 0o755, 0o644))))
+    def start(*, channels: bool = False, port: int | None = None, **options: Any) -> Api:
+        app = create_app(Settings(**options), LogFolder(tmp_path / "logs", 0o755, 0o644))
+        running.append(Api(app, channels=channels, port=port))
         running[-1].write_logs_to(tmp_path / "logs")
         return running[-1]
 

@@ -26,12 +26,20 @@ class Api:
 
     logs: Path
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, *, port: int | None = None, channels: bool = False) -> None:
+        """``channels``: with what the API does between requests, and WebSockets."""
         self.app = app
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         # No logging configuration of its own: the tests read what is logged.
-        config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_config=None, lifespan="off", ws="none")
+        config = uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=self.port,
+            log_config=None,
+            lifespan="on" if channels else "off",
+            ws="auto" if channels else "none",
+        )
         self._server = uvicorn.Server(config)
         self._thread = Thread(target=self._server.run, name="edge-api", daemon=True)
         self._thread.start()

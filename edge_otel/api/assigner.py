@@ -1,0 +1,85 @@
+"""Gives queued jobs to the workers that are connected here: one claim for all of them at each wake."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+from edge_otel.api.assign import Seat
+from edge_otel.api.link import JobKey, Link
+from edge_otel.api.offers import offer_fields
+from edge_otel.messages import Offer
+from edge_otel.models.assignment import Batch, claim_batch
+from edge_otel.models.database import DatabaseFailure
+from edge_otel.models.session import new_session
+from edge_otel.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SAFETY_INTERVAL = 5.0
+"""Seconds between looks where the database tells of new jobs: for those that it could not tell of."""
+AFTER_FAILURE = 1.0
+
+
+class Assigner:
+    """One loop with one thread."""
+
+    def __init__(self, links: Mapping[str, Link], settings: Settings, give_back: Callable[[str, JobKey], None]) -> None:
+        self._links = links
+        self._settings = settings
+        self._give_back = give_back
+        self._wake = asyncio.Event()
+        self._database = ThreadPoolExecutor(1, thread_name_prefix="edge-assign")
+        self.told = False
+        """Whether the database tells of new jobs."""
+
+    def wake(self) -> None:
+        """There may be a job, or a slot for one."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Assign jobs until cancelled."""
+        while True:
+            interval = SAFETY_INTERVAL if self.told else self._settings.queue_look_interval
+            try:
+                async with asyncio.timeout(interval):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            seats = [seat for link in self._links.values() if (seat := link.seat()) is not None]
+            if seats:
+                await self._assign(seats)
+
+    async def _assign(self, seats: list[Seat]) -> None:
+        loop = asyncio.get_running_loop()
+        patience = self._settings.offer_timeout
+        try:
+            batch = await loop.run_in_executor(self._database, _claim, seats, timedelta(seconds=patience))
+        except DatabaseFailure as failure:
+            log.warning("No jobs can be assigned now: %s", failure.orig)
+            await asyncio.sleep(AFTER_FAILURE)
+            self.wake()
+            return
+        connections = {seat.worker: seat.connection for seat in seats}
+        until = loop.time() + patience
+        for worker, job in batch.claimed:
+            link = self._links.get(worker)
+            if link is None or link.connection != connections[worker]:
+                self._give_back(worker, (job.id, job.claim))
+            else:
+                link.offer(Offer(**offer_fields(job)), until)
+        if batch.more:
+            self.wake()
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._database.shutdown(wait=False, cancel_futures=True)
+
+
+def _claim(seats: list[Seat], offer_timeout: timedelta) -> Batch:
+    with new_session() as session:
+        return claim_batch(session, seats, now=datetime.now(UTC), offer_timeout=offer_timeout)

@@ -1,0 +1,39 @@
+"""Says goodbye in time: a server that stops closes its WebSockets before it ends an application's lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+@contextmanager
+def on_signals(leave: Callable[[], None]) -> Iterator[None]:
+    """Call ``leave`` in the running event loop at SIGTERM or SIGINT, before the server's own handler is called."""
+    if threading.current_thread() is not threading.main_thread():
+        # A server in a thread gets no signals.
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    handlers: dict[signal.Signals, Any] = {}
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(leave)
+        handler = handlers[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handlers[number] = signal.getsignal(number)
+        if callable(handlers[number]):
+            signal.signal(number, heed)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is heed:
+                signal.signal(number, handler)

@@ -1,0 +1,173 @@
+"""One worker's open channel, as this server sees it: what was reported, what is wanted, which slots are taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from datetime import UTC, datetime
+
+from pydantic import BaseModel
+from starlette.websockets import WebSocket
+
+from edge_otel.api.assign import Seat
+from edge_otel.messages import RESTARTING, Bye, Changed, Heartbeat, HeartbeatAck, Hello, Message, Offer, encode
+from edge_otel.models.fleet import Beat, Stored
+from edge_otel.state import TAKES_JOBS, WorkerState, settle
+from edge_otel.telemetry import context
+from edge_otel.wire import WorkerReply, WorkerReport, WorkerSettings
+
+MAX_UNSENT = 8 * 1024 * 1024
+"""Characters that wait for a slow reader before its channel is closed."""
+
+JobKey = tuple[str, int]
+"""Id and claim."""
+
+
+class Link:
+    """Only the event loop's thread touches it."""
+
+    def __init__(self, connection: str, hello: Hello, team: str | None, reply: WorkerReply) -> None:
+        self.connection = connection
+        self.name = hello.name
+        self.session = str(hello.session)
+        self.team = team
+        self.report: WorkerReport = hello
+        self.seq = 0
+        self.told = reply
+        """What the worker was told last."""
+        self.offered: dict[JobKey, tuple[int, float]] = {}
+        """Slots of offers that are not answered yet, and until when they hold them, by the loop's clock."""
+        self.held: dict[JobKey, int] = {}
+        """Slots of the worker's other jobs."""
+        self.declined = False
+        """The worker knows of fewer slots than this server: until it has reported again, it is offered nothing."""
+        self._trace_id: str | None = None
+        self._unsent: deque[str] = deque()
+        self._unsent_size = 0
+        self._stirred = asyncio.Event()
+        self._closing: int | None = None
+        self._note(hello)
+
+    def seat(self) -> Seat | None:
+        """Return the room for jobs, or None where there is none."""
+        if self.declined or self._closing is not None or self.told.state not in TAKES_JOBS:
+            return None
+        if self.report.state not in TAKES_JOBS:
+            return None
+        reported = self.report.sysinfo.get("concurrency", 0)
+        capacity = self.told.concurrency or (int(reported) if not isinstance(reported, str) else 0)
+        free = capacity - sum(self.held.values()) - sum(slots for slots, _ in self.offered.values())
+        if free <= 0:
+            return None
+        queues = None if self.told.queues is None else frozenset(self.told.queues)
+        return Seat(self.name, self.connection, self.team, queues, capacity, free)
+
+    def beat(self) -> Beat:
+        """Return the latest heartbeat as it is stored."""
+        return Beat(self.connection, self.report, datetime.now(UTC), self._trace_id)
+
+    def hear(self, heartbeat: Heartbeat) -> bool:
+        """Take in a heartbeat and answer it from memory; return whether it holds news."""
+        before = self.report
+        self.seq = heartbeat.seq
+        self._note(heartbeat)
+        news = before.state is not heartbeat.state or before.jobs_active != heartbeat.jobs_active
+        self.told.state = settle(self.told.state, heartbeat.state)
+        self.told.last_update = datetime.now(UTC)
+        self._tell(HeartbeatAck, self.seq)
+        return news
+
+    def _note(self, report: Hello | Heartbeat) -> None:
+        self.report = report
+        self.declined = False
+        self._trace_id = context.trace_id({"traceparent": report.traceparent or ""})
+        # An offer that was sent while this report was on its way is not in it.
+        self.held = {
+            (str(job.id), job.claim): job.slots
+            for job in report.jobs or ()
+            if (str(job.id), job.claim) not in self.offered
+        }
+
+    def heed(self, stored: Stored, seq: int) -> None:
+        """Tell the worker of changes in what the database says, which knows its heartbeat ``seq``."""
+        state = WorkerState(stored.state)
+        wanted = (
+            state if seq == self.seq else settle(state, self.report.state),
+            stored.queues,
+            stored.slots_wanted,
+            stored.maintenance_comment,
+        )
+        told = self.told
+        if wanted != (told.state, told.queues, told.concurrency, told.maintenance_comments):
+            told.state, told.queues, told.concurrency, told.maintenance_comments = wanted
+            self._tell(Changed, seq)
+
+    def set_pace(self, settings: WorkerSettings) -> None:
+        """Tell the worker another pace."""
+        self.told.settings = settings
+        self._tell(Changed, self.seq, settings)
+
+    def _tell(self, kind: type[HeartbeatAck] | type[Changed], seq: int, settings: WorkerSettings | None = None) -> None:
+        told = self.told
+        message = kind(
+            seq=seq,
+            state=told.state,
+            last_update=told.last_update,
+            queues=told.queues,
+            maintenance_comments=told.maintenance_comments,
+            concurrency=told.concurrency,
+            versions_match=told.versions_match,
+            settings=settings,
+        )
+        self.send(message)
+
+    def offer(self, offer: Offer, until: float) -> None:
+        """Offer a job; it holds its slots until it is answered, or ``until`` by the loop's clock."""
+        self.offered[str(offer.task_instance_id), offer.claim] = (offer.concurrency_slots, until)
+        self.send(offer)
+
+    def accepted(self, job: JobKey) -> None:
+        """The worker has taken a job: from now on its reports have it."""
+        slots, _ = self.offered.pop(job, (0, 0.0))
+        self.held.setdefault(job, slots)
+
+    def released(self, job: JobKey) -> None:
+        """A job holds no slots here any more."""
+        self.offered.pop(job, None)
+        self.held.pop(job, None)
+
+    def forget_offers_until(self, now: float) -> None:
+        """Free the slots of offers that were never answered; their jobs return to the queue by the executor's care."""
+        self.offered = {job: offer for job, offer in self.offered.items() if offer[1] > now}
+
+    def send(self, message: Message | BaseModel) -> None:
+        """Send a message as soon as the worker reads; one that does not read loses its channel."""
+        if self._closing is not None:
+            return
+        text = encode(message)
+        self._unsent.append(text)
+        self._unsent_size += len(text)
+        if self._unsent_size > MAX_UNSENT:
+            self._unsent.clear()
+            self.close(Bye(reason="The worker does not read what it is sent.", reconnect_after=1.0))
+        self._stirred.set()
+
+    def close(self, last: Message, code: int = RESTARTING) -> None:
+        """Send a last message and close."""
+        self.send(last)
+        if self._closing is None:
+            self._closing = code
+        self._stirred.set()
+
+    async def write(self, websocket: WebSocket) -> None:
+        """Send what is to be sent until the channel is to be closed."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            while self._unsent:
+                text = self._unsent.popleft()
+                await websocket.send_text(text)
+                self._unsent_size -= len(text)
+            if self._closing is not None:
+                await websocket.close(self._closing)
+                return

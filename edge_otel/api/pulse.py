@@ -1,0 +1,194 @@
+"""Writes heartbeats to the database many at a time, and learns there what is wanted of the connected workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from edge_otel.api import registration
+from edge_otel.api.link import JobKey, Link
+from edge_otel.errors import EdgeError, Forbidden, SessionReplaced, WorkerNotFound
+from edge_otel.messages import Bye
+from edge_otel.models import fleet
+from edge_otel.models.database import DatabaseFailure
+from edge_otel.models.fleet import Beat, Stored, Withdrawn
+from edge_otel.models.session import new_session
+from edge_otel.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FLUSH_INTERVAL = 1.0
+"""Seconds for which heartbeats without news are gathered."""
+NEWS_INTERVAL = 0.1
+"""Seconds between writes of heartbeats with news."""
+LOOK_INTERVAL = 5.0
+"""Seconds between looks at all connected workers' rows: for changes that no heartbeat brought up."""
+TOKEN_USE_INTERVAL = 60.0
+PACE_TOLERANCE = 1.2
+"""A worker is told another pace when it differs by this factor."""
+
+
+R = TypeVar("R")
+
+
+class Pulse:
+    """Two loops that share one thread for the database."""
+
+    def __init__(
+        self,
+        links: Mapping[str, Link],
+        settings: Settings,
+        refuse: Callable[[Link, EdgeError], None],
+        cancel: Callable[[Link, JobKey], None],
+    ) -> None:
+        self._links = links
+        self._settings = settings
+        self._refuse = refuse
+        self._cancel = cancel
+        self._unwritten: dict[str, Link] = {}
+        self._news = asyncio.Event()
+        self._noted: set[str] = set()
+        self._look = asyncio.Event()
+        self._token_uses_at = 0.0
+        self._database = ThreadPoolExecutor(1, thread_name_prefix="edge-heartbeats")
+
+    def interval(self, coming: int = 0) -> float:
+        """Return the seconds between heartbeats that keep the sum of all within the setting."""
+        connected = len(self._links) + coming
+        return max(self._settings.heartbeat_interval, connected / self._settings.heartbeats_per_second)
+
+    def mark(self, link: Link, news: bool) -> None:
+        """Have a link's latest heartbeat written: soon when it holds news."""
+        self._unwritten[link.name] = link
+        if news:
+            self._news.set()
+
+    def note(self, worker: str) -> None:
+        """Look at this worker's row again now."""
+        if worker in self._links:
+            self._noted.add(worker)
+            self._look.set()
+
+    async def run(self) -> None:
+        """Write heartbeats until cancelled."""
+        while True:
+            await asyncio.sleep(NEWS_INTERVAL)
+            await _wait(self._news, FLUSH_INTERVAL - NEWS_INTERVAL)
+            self._news.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write the heartbeats that wait, and heed what the rows say."""
+        links, self._unwritten = self._unwritten, {}
+        if not links:
+            return
+        seqs = {name: link.seq for name, link in links.items()}
+        beats = {name: link.beat() for name, link in links.items()}
+        try:
+            rows = await self._ask(_record, beats)
+        except DatabaseFailure as failure:
+            log.warning("%d heartbeats wait for the database: %s", len(links), failure.orig)
+            self._unwritten = links | self._unwritten
+            return
+        self._heed(links, rows, seqs)
+
+    async def run_looks(self) -> None:
+        """Look at rows until cancelled: at all now and then, and at those that somebody speaks of at once."""
+        while True:
+            everything = not await _wait(self._look, LOOK_INTERVAL)
+            self._look.clear()
+            noted, self._noted = self._noted, set()
+            names = set(self._links) if everything else noted
+            links = {name: self._links[name] for name in names if name in self._links}
+            if not links:
+                continue
+            seqs = {name: link.seq for name, link in links.items()}
+            try:
+                rows, withdrawn = await self._ask(_look, list(links))
+            except DatabaseFailure as failure:
+                log.warning("What is wanted of the workers cannot be read now: %s", failure.orig)
+                continue
+            # A heartbeat that is not written yet knows more than the row.
+            for name in self._unwritten:
+                rows.pop(name, None)
+                links.pop(name, None)
+            self._heed(links, rows, seqs)
+            self._cancel_withdrawn(withdrawn)
+            if everything:
+                await self._care()
+
+    def _heed(self, links: Mapping[str, Link], rows: Mapping[str, Stored], seqs: Mapping[str, int]) -> None:
+        now = datetime.now(UTC)
+        for name, link in links.items():
+            row = rows.get(name)
+            if self._links.get(name) is not link:
+                continue
+            if row is None:
+                self._refuse(link, WorkerNotFound(f"No worker {name!r} is registered any more."))
+            elif row.connection != link.connection and row.session != link.session:
+                self._refuse(link, SessionReplaced())
+            elif row.connection != link.connection:
+                link.close(Bye(reason="The worker is connected elsewhere."))
+            elif row.revoked_at is not None or row.expires_at is None or row.expires_at <= now:
+                self._refuse(link, Forbidden(reason=f"the token of worker {name} was revoked or has expired"))
+            else:
+                link.heed(row, seqs[name])
+
+    def _cancel_withdrawn(self, withdrawn: list[Withdrawn]) -> None:
+        claims = {job.id: job.claim for job in withdrawn}
+        for link in self._links.values() if claims else ():
+            for job_id, claim in [*link.held, *link.offered]:
+                if claim < claims.get(job_id, claim):
+                    self._cancel(link, (job_id, claim))
+
+    async def _care(self) -> None:
+        """Do what is due now and then: forgotten offers, the fleet's pace, the tokens' last use."""
+        loop = asyncio.get_running_loop()
+        interval = self.interval()
+        for link in self._links.values():
+            link.forget_offers_until(loop.time())
+            settings = link.told.settings
+            if settings is not None and _differs(settings.heartbeat_interval, interval):
+                link.set_pace(registration.told(self._settings, interval, datetime.now(UTC)))
+        if loop.time() - self._token_uses_at >= TOKEN_USE_INTERVAL:
+            self._token_uses_at = loop.time()
+            await self._ask(_record_token_uses, list(self._links))
+
+    async def _ask(self, work: Callable[..., R], *args: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._database, work, *args)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._database.shutdown(wait=False, cancel_futures=True)
+
+
+def _differs(told: float, interval: float) -> bool:
+    return not told / PACE_TOLERANCE < interval < told * PACE_TOLERANCE
+
+
+def _record(beats: dict[str, Beat]) -> dict[str, Stored]:
+    with new_session() as session:
+        return fleet.record_beats(session, beats)
+
+
+def _look(names: list[str]) -> tuple[dict[str, Stored], list[Withdrawn]]:
+    with new_session() as session:
+        return fleet.stored(session, names), fleet.withdrawn_since(session, datetime.now(UTC) - fleet.RECENT)
+
+
+def _record_token_uses(names: list[str]) -> None:
+    with new_session() as session:
+        fleet.record_token_uses(session, names, datetime.now(UTC))
+
+
+async def _wait(event: asyncio.Event, timeout: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

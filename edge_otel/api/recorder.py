@@ -1,0 +1,125 @@
+"""Writes what workers report of their jobs, many at a time, and answers each when it is committed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from edge_otel.api import log_files
+from edge_otel.api.link import Link
+from edge_otel.messages import Confirmed, Stale, StateAck
+from edge_otel.models.database import DatabaseFailure, passing
+from edge_otel.models.reports import Report, record_all
+from edge_otel.models.session import new_session
+from edge_otel.settings import LogFolder
+from edge_otel.state import FINISHED, JobState, Verdict
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+MAX_WAITING = 10_000
+"""Reports; a channel is not read while so many wait."""
+MAX_LOGS_WAITING = 200
+"""Logs to write to their files; beyond that the sweep finds them."""
+AFTER_FAILURE = 1.0
+"""Seconds to wait when the database is away. Who reported says it again."""
+
+
+class Recorder:
+    """One loop, with one thread for the database and one for log files."""
+
+    def __init__(self, log_folder: LogFolder, queued: Callable[[], None], freed: Callable[[], None]) -> None:
+        self._log_folder = log_folder
+        self._queued = queued
+        """Called when a job is back in the queue."""
+        self._freed = freed
+        """Called when a worker's slot is free."""
+        self._waiting: asyncio.Queue[tuple[Link | None, Report]] = asyncio.Queue(MAX_WAITING)
+        self._database = ThreadPoolExecutor(1, thread_name_prefix="edge-reports")
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="edge-log-files")
+        self._logs_waiting = 0
+
+    async def put(self, report: Report, link: Link | None = None) -> None:
+        """Have a report written, and its answer sent to ``link``."""
+        await self._waiting.put((link, report))
+
+    def give_back(self, report: Report) -> None:
+        """Have an offer returned to the queue; when too much waits, the executor's care returns it."""
+        if not self._waiting.full():
+            self._waiting.put_nowait((None, report))
+
+    async def run(self) -> None:
+        """Write reports until cancelled."""
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            await self._record(batch)
+
+    async def drained(self) -> None:
+        """Return when nothing waits any more."""
+        while not self._waiting.empty():
+            await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for threads in (self._database, self._files):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _record(self, batch: list[tuple[Link | None, Report]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            verdicts = await loop.run_in_executor(self._database, _write, [report for _, report in batch])
+        except DatabaseFailure as failure:
+            if passing(failure):
+                log.warning("%d reports on jobs wait for the database: %s", len(batch), failure.orig)
+                await asyncio.sleep(AFTER_FAILURE)
+            elif len(batch) > 1:
+                # One report that the database refuses must not stand in the way of the others.
+                for one in batch:
+                    await self._record([one])
+            else:
+                log.exception("A report on job %s cannot be stored.", batch[0][1].job_id)
+            return
+        for (link, report), verdict in zip(batch, verdicts, strict=True):
+            self._answer(link, report, verdict)
+
+    def _answer(self, link: Link | None, report: Report, verdict: Verdict) -> None:
+        key = (report.job_id, report.claim)
+        if report.state is JobState.QUEUED:
+            if verdict is Verdict.STORED:
+                self._queued()
+            return
+        if link is not None:
+            if verdict is Verdict.STALE:
+                link.released(key)
+                answer: type[Stale | Confirmed | StateAck] = Stale
+            else:
+                answer = Confirmed if report.state is JobState.RUNNING else StateAck
+            link.send(answer.model_validate({"id": report.job_id, "claim": report.claim}))
+        if verdict is Verdict.STALE:
+            self._freed()
+        elif report.state in FINISHED:
+            self._finalise(report.job_id)
+
+    def _finalise(self, job_id: str) -> None:
+        if self._logs_waiting >= MAX_LOGS_WAITING:
+            return
+        self._logs_waiting += 1
+        loop = asyncio.get_running_loop()
+        written = loop.run_in_executor(self._files, log_files.finalise, job_id, self._log_folder)
+
+        def done(future: asyncio.Future[bool]) -> None:
+            self._logs_waiting -= 1
+            if not future.cancelled() and (error := future.exception()) is not None:
+                log.warning("The log of job %s waits for the next sweep: %s", job_id, error)
+
+        written.add_done_callback(done)
+
+
+def _write(reports: list[Report]) -> list[Verdict]:
+    with new_session() as session:
+        return record_all(session, reports, datetime.now(UTC))

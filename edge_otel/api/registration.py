@@ -1,0 +1,92 @@
+"""Registration of a worker, the same over v1 and over the channel: what its token allows, its version, its row."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from airflow import __version__ as airflow_version
+
+from edge_otel import __version__ as edge_version
+from edge_otel import versions
+from edge_otel.api.auth import Principal
+from edge_otel.models import upkeep, workers
+from edge_otel.models.session import Session
+from edge_otel.models.tables import Worker
+from edge_otel.settings import Settings
+from edge_otel.state import WorkerState
+from edge_otel.wire import SystemFacts, WorkerReply, WorkerReport, WorkerSettings
+
+
+def register(
+    session: Session,
+    name: str,
+    report: WorkerReport,
+    caller: Principal,
+    settings: Settings,
+    now: datetime,
+    *,
+    trace_id: str | None,
+    connection: str | None = None,
+    heartbeat_interval: float | None = None,
+) -> WorkerReply:
+    """Store the worker and return what it is told. ``connection``: of its channel; ``heartbeat_interval``: seconds, as
+    this server wants it now. Raises EdgeError where the token, the version or another worker stands against it."""
+    caller.require_worker(name)
+    report.queues = caller.allowed_queues(report.queues)
+    team = caller.team_for(report.team_name)
+    match = check_versions(report.sysinfo, settings, edge3=report.session is None)
+    interval = heartbeat_interval or settings.heartbeat_interval
+    worker = workers.register(
+        session,
+        name,
+        report,
+        now,
+        token_id=caller.token_id,
+        team=team,
+        heartbeat_interval=report.heartbeat_interval or interval,
+        trace_id=trace_id,
+        connection=connection,
+    )
+    if report.jobs is not None:
+        upkeep.return_offers_of(session, name, [(str(job.id), job.claim) for job in report.jobs], now)
+    return reply(worker, match, told(settings, interval, now), now)
+
+
+def check_versions(sysinfo: SystemFacts, settings: Settings, *, edge3: bool) -> bool:
+    """Return whether the worker's versions are this server's; raise VersionRefused where they are not accepted."""
+    core, edge = sysinfo.get("airflow_version"), sysinfo.get("edge_provider_version")
+    match = versions.check(
+        None if core is None else str(core),
+        airflow_version,
+        settings.minimum_acceptable_core_version_for_workers,
+        "Airflow",
+    )
+    # The numbers of edge3 say nothing about ours: only the minimum can refuse one.
+    lowest = settings.minimum_acceptable_edge_version_for_workers or "0"
+    same = versions.check(None if edge is None else str(edge), edge_version, lowest, "the edge package")
+    return match and (same or edge3)
+
+
+def reply(worker: Worker, match: bool, settings: WorkerSettings, now: datetime) -> WorkerReply:
+    """Return what a worker with this row is told."""
+    return WorkerReply(
+        state=WorkerState(worker.state),
+        last_update=now,
+        queues=worker.queues,
+        maintenance_comments=worker.maintenance_comment,
+        concurrency=worker.slots_wanted,
+        versions_match=match,
+        settings=settings,
+    )
+
+
+def told(settings: Settings, heartbeat_interval: float, now: datetime) -> WorkerSettings:
+    """Return the pace and the places that a worker is told."""
+    return WorkerSettings(
+        heartbeat_interval=heartbeat_interval,
+        poll_interval=settings.job_poll_interval,
+        log_interval=settings.log_interval,
+        log_chunk_bytes=settings.log_chunk_bytes,
+        execution_api_url=settings.execution_api_url or None,
+        server_time=now,
+    )

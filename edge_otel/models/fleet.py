@@ -1,0 +1,124 @@
+"""Queries on many connected workers at once, for a server that holds their channels. None commits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from edge_otel.models import tokens, workers
+from edge_otel.models.jobs import batches
+from edge_otel.models.session import prepare_lock
+from edge_otel.models.tables import Job, Token, Worker
+from edge_otel.state import JobState
+from edge_otel.wire import WorkerReport
+
+
+class Stored(NamedTuple):
+    """What the database says of a connected worker: who it is, and what is wanted of it."""
+
+    name: str
+    session: str | None
+    connection: str | None
+    state: str
+    queues: list[str] | None
+    slots_wanted: int | None
+    maintenance_comment: str | None
+    revoked_at: datetime | None
+    expires_at: datetime | None
+    """The last two are its token's."""
+
+
+_STORED = (
+    Worker.name,
+    Worker.session,
+    Worker.connection,
+    Worker.state,
+    Worker.queues,
+    Worker.slots_wanted,
+    Worker.maintenance_comment,
+    Token.revoked_at,
+    Token.expires_at,
+)
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The latest heartbeat of one channel."""
+
+    connection: str
+    report: WorkerReport
+    at: datetime
+    trace_id: str | None
+
+
+def stored(session: Session, names: Collection[str]) -> dict[str, Stored]:
+    """Return what the database says of these workers, of those that exist."""
+    found: dict[str, Stored] = {}
+    for batch in batches(names):
+        query = select(*_STORED).outerjoin(Token, Token.id == Worker.token_id).where(Worker.name.in_(batch))
+        found |= {row.name: Stored(*row) for row in session.execute(query)}
+    return found
+
+
+def record_beats(session: Session, beats: Mapping[str, Beat]) -> dict[str, Stored]:
+    """Store the heartbeats of the channels that still count, and return what the database says of their workers."""
+    for batch in batches(sorted(beats)):
+        prepare_lock(session, Worker)
+        query = select(Worker).where(Worker.name.in_(batch)).order_by(Worker.name).with_for_update()
+        for worker in session.scalars(query.execution_options(populate_existing=True)):
+            beat = beats[worker.name]
+            if worker.connection == beat.connection:
+                workers.record_heartbeat(session, worker, beat.report, beat.at, trace_id=beat.trace_id)
+        session.flush()
+    return stored(session, beats)
+
+
+def record_token_uses(session: Session, names: Collection[str], now: datetime) -> None:
+    """Remember that the tokens of these workers are in use."""
+    for batch in batches(names):
+        used = select(Worker.token_id).where(Worker.name.in_(batch), Worker.token_id.is_not(None))
+        query = update(Token).where(Token.id.in_(used), tokens.unused_since(now)).values(last_used_at=now)
+        session.execute(query.execution_options(synchronize_session=False))
+
+
+class Withdrawn(NamedTuple):
+    """A job that nobody wants any more, with the claim number that its row has now."""
+
+    id: str
+    claim: int
+
+
+def withdrawn_since(session: Session, since: datetime) -> list[Withdrawn]:
+    """Return the jobs that were ended without their worker at or after ``since``."""
+    query = select(Job.id, Job.claim).where(Job.changed_at >= since, Job.state == JobState.LOST)
+    return [Withdrawn(*row) for row in session.execute(query)]
+
+
+def not_held(session: Session, worker: str, running: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return those of the jobs (id, claim) that a worker runs which are not its own any more.
+
+    A claim that the task ran under before it was deferred is: that process is about to end, and has a log to send.
+    """
+    rows: dict[str, Any] = {}
+    for batch in batches([job_id for job_id, _ in running]):
+        query = select(Job.id, Job.claim, Job.worker, Job.state, Job.holders).where(Job.id.in_(batch))
+        rows |= {row.id: row for row in session.execute(query)}
+
+    def holds(job_id: str, claim: int) -> bool:
+        row = rows.get(job_id)
+        if row is None:
+            return False
+        if row.claim == claim:
+            return bool(row.worker == worker and row.state != JobState.QUEUED)
+        return bool(row.holders.get(str(claim)) == worker)
+
+    return [job for job in running if not holds(*job)]
+
+
+RECENT = timedelta(seconds=15)
+"""How far back a look for withdrawn jobs reaches: over a late commit, and the clock of another host."""

@@ -1,0 +1,70 @@
+"""A worker's end of the channel, for tests that speak for it: one real WebSocket."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from served import FACTS
+from websockets.sync.client import ClientConnection, connect
+
+from edge_otel.messages import FROM_SERVER, encode
+from edge_otel.messages import Accept, Ended, Heartbeat, Hello, Offer
+
+PATIENCE = 15.0
+
+
+class Far:
+    """One connection that says what it is told to say."""
+
+    def __init__(self, url: str, token: str, name: str = "w", session: str | None = None) -> None:
+        self.name = name
+        self.session = session or str(uuid4())
+        self.seq = 0
+        self.facts: dict[str, Any] = dict(FACTS)
+        self._opening = connect(
+            url.replace("http", "ws", 1) + "/v2/channel",
+            additional_headers={"Authorization": f"Bearer {token}"},
+            compression=None,
+            proxy=None,
+            max_size=None,
+        )
+        self.socket: ClientConnection = self._opening.__enter__()
+
+    def say(self, message: Any) -> None:
+        """Send a message, or any text."""
+        self.socket.send(message if isinstance(message, str | bytes) else encode(message))
+
+    def hear(self, kind: str | None = None, timeout: float = PATIENCE) -> Any:
+        """Return the next message, or the next one of this type."""
+        while True:
+            message = FROM_SERVER.read(self.socket.recv(timeout=timeout))
+            if kind is None or (message is not None and message.type == kind):
+                return message
+
+    def hello(self, state: str = "starting", **fields: Any) -> Any:
+        """Register, and return the answer."""
+        values = {"state": state, "name": self.name, "session": self.session, "sysinfo": self.facts, "jobs": []}
+        self.say(Hello.model_validate(values | fields))
+        return self.hear()
+
+    def beat(self, state: str = "idle", **fields: Any) -> Any:
+        """Send a heartbeat, and return its acknowledgement."""
+        self.seq += 1
+        values = {"state": state, "seq": self.seq, "sysinfo": self.facts, "session": self.session, "jobs": []}
+        self.say(Heartbeat.model_validate(values | fields))
+        return self.hear("heartbeat_ack")
+
+    def accept(self, offer: Offer) -> Any:
+        """Accept an offer, and return the answer."""
+        self.say(Accept(id=offer.task_instance_id, claim=offer.claim))
+        return self.hear()
+
+    def end(self, offer: Offer, state: str = "success", **fields: Any) -> Any:
+        """Report the end of a job, and return the answer."""
+        self.say(Ended.model_validate({"id": offer.task_instance_id, "claim": offer.claim, "state": state, **fields}))
+        return self.hear()
+
+    def close(self) -> None:
+        """Break the connection."""
+        self._opening.__exit__(None, None, None)
