@@ -49,7 +49,7 @@ def report(state: WorkerState = WorkerState.STARTING, **fields: Any) -> WorkerRe
 def register(session: Session, name: str, now: datetime, /, **fields: Any) -> Worker:
     """Register a worker and return it."""
     options: dict[str, Any] = {"token_id": "t1", "team": None, "heartbeat_interval": 30.0, "trace_id": None}
-    given = {key: fields.pop(key) for key in list(fields) if key in options}
+    given = {key: fields.pop(key) for key in list(fields) if key in (*options, "connection")}
     worker = workers.register(session, name, report(**fields), now, **options | given)
     session.flush()
     return worker
