@@ -139,7 +139,8 @@ class Job(Base):
     """The log file stands where Airflow looks for it."""
 
     __table_args__ = (
-        Index("edge_otel_job_next", "state", "urgency", priority.desc(), "queued_at"),
+        # The queue is in it so that thousands of jobs of a queue that nobody serves are passed over without their rows.
+        Index("edge_otel_job_next", "state", "urgency", priority.desc(), "queued_at", "queue"),
         Index("edge_otel_job_changed", "changed_at"),
         Index("edge_otel_job_worker", "worker", "state"),
         Index(

@@ -57,7 +57,9 @@ def upgrade() -> None:
     )
     op.create_index("edge_otel_job_changed", "edge_otel_job", ["changed_at"])
     op.create_index(
-        "edge_otel_job_next", "edge_otel_job", ["state", "urgency", sa.literal_column("priority DESC"), "queued_at"]
+        "edge_otel_job_next",
+        "edge_otel_job",
+        ["state", "urgency", sa.literal_column("priority DESC"), "queued_at", "queue"],
     )
     op.create_index(
         "edge_otel_job_task",
