@@ -100,6 +100,8 @@ def status(station: Station) -> dict[str, Any]:
         "server": station.settings.server,
         "state": str(observe(station.facts).value),
         "registered": station.registered.is_set(),
+        "transport": station.transport,
+        "transport_since": station.transport_since,
         "last_contact": station.last_contact,
         "draining": station.departure is not None,
         "maintenance": {"comment": maintenance.comment, "origin": maintenance.origin} if maintenance else None,

@@ -16,6 +16,7 @@ from edge_worker.host import Host, TaskInterpreter
 from edge_worker.jobs import Site
 from edge_worker.journal import Journal
 from edge_worker.launch import InterpreterLauncher, Launcher, ZygoteLauncher
+from edge_worker.link import Link
 from edge_worker.loop import Loop
 from edge_worker.polling import Polling, TokenFile
 from edge_worker.settings import Settings
@@ -40,7 +41,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     # Files and checksums; the default would be many threads, each with its own memory arena.
     loop.set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="files"))
     try:
-        transport = Polling(settings, token)
+        transport = Link(settings, token, Polling(settings, token))
     except OSError as error:
         raise BadSetting(f"--ca-file or --client-cert: {error}") from None
     host = Host(settings.state_dir, interpreter.versions(), datetime.now(UTC))
@@ -69,7 +70,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
             (settings.state_dir / admin.NAME).unlink(missing_ok=True)
         await launcher.close()
         await asyncio.to_thread(spans.close)
-        transport.close()
+        await transport.close()
         journal.unlock()
     log.info("edge-worker has left")
     return code

@@ -34,3 +34,5 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
     logging.getLogger("edge_worker").setLevel(level.upper())
     # It warns of each broken connection, which we do ourselves, once.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+    # Its errors come with a traceback, and with DEBUG it would show the token; we tell of each broken connection.
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)

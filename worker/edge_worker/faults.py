@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edge_worker.plan import Answer
+
 
 class Fault(Exception):
     """A call did not bring what it was made for."""
@@ -16,6 +18,18 @@ class Unreachable(Fault):
     def __init__(self, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class Disconnected(Unreachable):
+    """The channel is closed: register again, after ``retry_after``. ``orderly``: the server said that it would."""
+
+    def __init__(self, detail: str, retry_after: float | None = None, orderly: bool = False) -> None:
+        super().__init__(detail, retry_after)
+        self.orderly = orderly
+
+
+class NoChannel(Unreachable):
+    """There can be no WebSocket on this way to the server; plain HTTP may work."""
 
 
 class Refused(Fault):
@@ -42,6 +56,16 @@ class Forgotten(Refused):
 
 class Replaced(Refused):
     """Another daemon has registered under this worker's name."""
+
+
+REFUSALS = {
+    Answer.NOT_ALLOWED: NotAllowed,
+    Answer.STALE: Stale,
+    Answer.FORGOTTEN: Forgotten,
+    Answer.REPLACED: Replaced,
+    Answer.REFUSED: Refused,
+}
+"""The fault for each answer that is a refusal."""
 
 
 class Rewind(Fault):

@@ -66,6 +66,7 @@ class Job:
         self._process: Started | None = None
         self._stopped: str | None = None
         self._verdict: Verdict | None = None
+        self._revoked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._shipper = LogShipper(site.transport, site.pace, ticket, folder.log_file(ticket))
 
     @property
@@ -80,6 +81,15 @@ class Job:
             log.warning("job %s: SIGTERM: %s", self.ticket.id, reason)
             if self._process is not None:
                 processes.terminate(self._process)
+
+    def revoke(self, reason: str) -> None:
+        """Have the process stopped and nothing reported: the job is not this worker's any more.
+
+        One that has ended goes on: its report is answered, and the log may be wanted. So does one that was not
+        confirmed: its acceptance is answered.
+        """
+        if self.running and not self._revoked.done():
+            self._revoked.set_result(reason)
 
     def kill(self) -> None:
         """Kill what is left of the job."""
@@ -158,7 +168,10 @@ class Job:
         shipping = asyncio.create_task(self._shipper.ship(resume), name=f"log-{self.ticket.id}")
         watching = asyncio.create_task(self._watch(), name=f"watch-{self.ticket.id}")
         try:
-            await asyncio.wait({shipping, watching}, return_when=asyncio.FIRST_COMPLETED)
+            first: set[asyncio.Future[Any]] = {shipping, watching, self._revoked}
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if not watching.done() and self._revoked.done():
+                raise Stale(409, "StaleClaim", self._revoked.result())
             if not watching.done() and shipping.done() and isinstance(shipping.exception(), Stale):
                 await shipping
             verdict = await watching

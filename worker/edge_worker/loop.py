@@ -1,21 +1,20 @@
-"""The daemon's loops: register and heartbeat, fetch, leave. One task each, and one per job; all are owned here."""
+"""The daemon's loops: heartbeat, intake, leave. One task each, and one per job; all are owned here."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
 from typing import Protocol
 
 from edge_otel.state import WorkerState, observe
-from edge_otel.telemetry import context
-from edge_otel.wire import FetchRequest, JobOffer, JobReport, WorkerReply, WorkerReport
-from edge_worker import plan, spans
-from edge_worker.faults import Fault, Forgotten, NotAllowed, Refused, Replaced, Unreachable
-from edge_worker.jobs import Job, JobTransport, Site
-from edge_worker.journal import Journal, Ticket
+from edge_otel.wire import WorkerReply, WorkerReport
+from edge_worker import plan
+from edge_worker.faults import Disconnected, Fault, Forgotten, NotAllowed, Refused, Replaced, Unreachable
+from edge_worker.intake import Intake, IntakeTransport
+from edge_worker.jobs import Job, Site
+from edge_worker.journal import Journal
 from edge_worker.patience import pause, persist, wait
 from edge_worker.station import Station
 
@@ -34,7 +33,7 @@ STOPPED, REFUSED, REPLACED = 0, 3, 4
 """Exit codes; 2 is a bad configuration."""
 
 
-class Transport(JobTransport, Protocol):
+class Transport(IntakeTransport, Protocol):
     """What the loops need of the wire. Every method raises Fault."""
 
     async def register(self, report: WorkerReport) -> WorkerReply:
@@ -42,9 +41,6 @@ class Transport(JobTransport, Protocol):
 
     async def beat(self, report: WorkerReport) -> WorkerReply:
         """Send a heartbeat."""
-
-    async def fetch(self, request: FetchRequest) -> JobOffer | None:
-        """Return an offer, or None when there is none now."""
 
 
 class Loop:
@@ -55,6 +51,7 @@ class Loop:
         self._transport = transport
         self._site = site
         self._journal = journal
+        self._intake = Intake(station, transport, site, journal, self._own, self._step_down)
         self._tasks: set[asyncio.Task[None]] = set()
         self._code = STOPPED
 
@@ -63,10 +60,11 @@ class Loop:
         station = self._station
         self._adopt()
         heart = asyncio.create_task(self._heart(), name="heartbeat")
-        fetching = asyncio.create_task(self._fetching(), name="fetch")
+        fetching = asyncio.create_task(self._intake.fetch(), name="fetch")
+        receiving = asyncio.create_task(self._intake.receive(), name="receive")
         leaving = asyncio.create_task(self._leave(), name="leave")
         try:
-            done, _ = await asyncio.wait({heart, fetching, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({heart, fetching, receiving, leaving}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 # A defect ends the daemon; the jobs go on, and the next daemon adopts them.
                 task.result()
@@ -79,7 +77,7 @@ class Loop:
                 if not station.replaced:
                     await self._farewell()
         finally:
-            tasks = {heart, fetching, leaving, *self._tasks}
+            tasks = {heart, fetching, receiving, leaving, *self._tasks}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -129,10 +127,11 @@ class Loop:
     async def _heart(self) -> None:
         station = self._station
         failures = 0
+        met = False
         while not station.replaced:
             known = station.registered.is_set()
             # A worker in maintenance says so from the first word, else the server would take it out of it.
-            state = observe(station.facts) if known or station.maintenance else WorkerState.STARTING
+            state = observe(station.facts) if met or station.maintenance else WorkerState.STARTING
             report = station.report(state)
             station.news.clear()
             try:
@@ -147,12 +146,18 @@ class Loop:
                 self._step_down(fault)
                 return
             except Refused as fault:
-                if not known and not station.jobs and not isinstance(fault, Unreachable):
+                if not met and not station.jobs:
                     log.error("%s. Registration as %r was refused.", fault, station.settings.name)  # noqa: TRY400
                     self._code = REFUSED
                     return
                 log.error("%s refused: %s", "heartbeat" if known else "registration", fault)  # noqa: TRY400
                 await asyncio.sleep(pause(0, NotAllowed(fault.status, fault.error, fault.detail)))
+                continue
+            except Disconnected as fault:
+                log.log(logging.INFO if fault.orderly else logging.WARNING, "%s; connecting again", fault)
+                station.registered.clear()
+                station.carried(None)
+                await asyncio.sleep(fault.retry_after or 0.0)
                 continue
             except Unreachable as fault:
                 level = logging.WARNING if failures in (0, 5) or failures % 20 == 19 else logging.DEBUG
@@ -163,77 +168,27 @@ class Loop:
             if failures:
                 log.info("the server answers again")
             failures = 0
-            station.hear(report.state, reply)
-            if not known:
-                log.info("registered as %s, session %s", station.settings.name, station.session)
-                station.registered.set()
-                station.room.set()
-                station.news.set()
+            met = True
+            self._heed(known, report.state, reply)
             await asyncio.sleep(NEWS_GAP)
             interval = plan.jittered(station.pace().heartbeat_interval, random.random())  # noqa: S311
             await wait(station.news, max(0.0, interval - NEWS_GAP))
+
+    def _heed(self, known: bool, reported: WorkerState, reply: WorkerReply) -> None:
+        station = self._station
+        station.hear(reported, reply)
+        station.carried(self._transport.using)
+        if not known:
+            log.info("registered as %s by %s, session %s", station.settings.name, station.transport, station.session)
+            station.registered.set()
+            station.room.set()
+            station.news.set()
 
     def _step_down(self, fault: Replaced) -> None:
         log.error("%s Taking no more jobs; this daemon ends with its last one.", fault.detail)
         self._station.replaced = True
         self._code = REPLACED
         self._station.drain("replaced by another daemon of this name")
-
-    async def _fetching(self) -> None:
-        station = self._station
-        failures = 0
-        while station.departure is None:
-            station.room.clear()
-            if station.free <= 0:
-                await station.room.wait()
-                continue
-            try:
-                offer = await self._transport.fetch(station.fetch_request())
-            except Replaced as fault:
-                self._step_down(fault)
-                continue
-            except Fault as fault:
-                if isinstance(fault, Forgotten):
-                    station.registered.clear()
-                    station.news.set()
-                log.log(logging.DEBUG if failures else logging.WARNING, "fetch: %s", fault)
-                retry = fault if isinstance(fault, Unreachable) else NotAllowed(0, "", "")
-                await asyncio.sleep(pause(failures, retry))
-                failures += 1
-                continue
-            failures = 0
-            if offer is None:
-                await wait(station.room, plan.jittered(station.pace().poll_interval, random.random()))  # noqa: S311
-            else:
-                await self._take(offer)
-
-    async def _take(self, offer: JobOffer) -> None:
-        ticket = read_ticket(offer)
-        log.info("job %s: offered: %s %s %s", ticket.id, ticket.dag_id, ticket.run_id, ticket.task_id)
-        if (ticket.id, ticket.claim) in self._station.jobs:
-            return
-        if self._station.free <= 0:
-            await self._decline(ticket, "there is no free slot any more")
-            return
-        folder = self._journal.folder(ticket.id, ticket.claim)
-        try:
-            folder.open(ticket, json.dumps(spans.hand_over(offer.command, ticket.span)))
-        except OSError as error:
-            folder.remove()
-            await self._decline(ticket, f"its folder cannot be written: {error}")
-            await asyncio.sleep(self._station.pace().poll_interval)
-            return
-        self._own(Job(self._site, folder, ticket))
-        self._station.news.set()
-
-    async def _decline(self, ticket: Ticket, why: str) -> None:
-        log.warning("job %s: declined: %s", ticket.id, why)
-        report = JobReport.model_validate({"task_instance_id": ticket.id, "claim": ticket.claim, "error": why})
-        try:
-            await self._transport.report(ticket, "queued", report)
-        except Fault as fault:
-            # An offer that nobody accepts returns to the queue by itself.
-            log.debug("job %s: %s", ticket.id, fault)
 
     async def _leave(self) -> None:
         station = self._station
@@ -272,23 +227,3 @@ class Loop:
                 await persist(lambda: self._transport.beat(self._station.report(state)), "last heartbeat")
         except (TimeoutError, Fault) as fault:
             log.warning("the server was not told that this worker is offline: %s", fault or "no answer in time")
-
-
-def read_ticket(offer: JobOffer) -> Ticket:
-    """Return the ticket of an offer, with a span of its own below the task's context."""
-    parent = context.valid(offer.carrier)
-    log_path = offer.command.get("log_path")
-    return Ticket(
-        id=str(offer.task_instance_id),
-        claim=offer.claim,
-        dag_id=offer.dag_id,
-        task_id=offer.task_id,
-        run_id=offer.run_id,
-        map_index=offer.map_index,
-        try_number=offer.try_number,
-        slots=max(1, offer.concurrency_slots),
-        queue=offer.queue,
-        log_path=log_path if isinstance(log_path, str) else None,
-        parent=parent,
-        span=spans.child_of(parent),
-    )

@@ -67,6 +67,14 @@ def _add_start_options(start: argparse.ArgumentParser) -> None:
     site.add_argument("--client-cert", metavar="FILE", help="certificate to show, with --client-key")
     site.add_argument("--client-key", metavar="FILE", help="its private key")
     site.add_argument("--proxy", metavar="URL", help="default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
+    site.add_argument(
+        "--transport",
+        metavar="auto|channel|polling",
+        help="auto, the default: one WebSocket, or asking by HTTP where there can be none; or only one of them",
+    )
+    site.add_argument(
+        "--channel-retry", metavar="SECONDS", help="until auto tries the WebSocket again, growing to 600; default: 60"
+    )
     site.add_argument("--execution-api-url", metavar="URL", help="for tasks; default: as the server says")
     worker = start.add_argument_group("this worker")
     worker.add_argument("--name", help="default: the host's name")

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from edge_worker.faults import NotAllowed, Unreachable
-from edge_worker.plan import BACKOFF_LAST, backoff, jittered
+from edge_worker.plan import BACKOFF_LAST, backoff, jittered, returning
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,10 @@ def pause(attempt: int, fault: Unreachable | NotAllowed) -> float:
     """Return the seconds to wait after failure number ``attempt``, from 0."""
     if isinstance(fault, NotAllowed):
         return jittered(BACKOFF_LAST, random.random())  # noqa: S311 - jitter, not a secret
-    return max(fault.retry_after or 0.0, backoff(attempt, random.random()))  # noqa: S311
+    pause = backoff(attempt, random.random())  # noqa: S311
+    if fault.retry_after is None:
+        return pause
+    return max(pause, returning(fault.retry_after, random.random()))  # noqa: S311
 
 
 async def persist(call: Callable[[], Awaitable[R]], what: str) -> R:

@@ -31,6 +31,8 @@ class Answer(Enum):
     REPLACED = "replaced"
     REWIND = "rewind"
     REFUSED = "refused"
+    NO_CHANNEL = "no channel"
+    """The upgrade to a WebSocket does not work on this way, whatever the reason."""
 
 
 _BY_NAME = {
@@ -60,6 +62,27 @@ def read_answer(status: int, error: str | None) -> Answer:
     return _BY_NAME.get(error, Answer.REFUSED)
 
 
+def read_upgrade(status: int, error: str | None) -> Answer:
+    """Return what an HTTP answer means that came instead of a WebSocket; arguments as of ``read_answer``.
+
+    A bare 403 is what a server says that has no channel. Should it be about the token after all, v1 tells.
+    """
+    meaning = read_answer(status, error)
+    if meaning is Answer.NOT_ALLOWED and error is not None:
+        return meaning
+    return Answer.LATER if status in (408, 425, 429) or status >= 500 else Answer.NO_CHANNEL
+
+
+def read_retry_after(text: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, at most 300; None where it holds none (a date is not understood)."""
+    return min(float(text), 300.0) if text and text.isdigit() else None
+
+
+def returning(after: float, draw: float) -> float:
+    """Return the pause when the server has asked for ``after`` seconds: never less, and spread, for all were asked."""
+    return after + draw * (1 + after / 2)
+
+
 def backoff(attempt: int, draw: float) -> float:
     """Return the pause in seconds after failure number ``attempt`` (from 0): full jitter, ``draw`` within 0 and 1."""
     return draw * float(min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(attempt, 16)))
@@ -68,6 +91,76 @@ def backoff(attempt: int, draw: float) -> float:
 def jittered(interval: float, draw: float) -> float:
     """Return a pause around ``interval``, within a quarter of it, so that a fleet spreads out."""
     return interval * (0.75 + draw / 2)
+
+
+STEADY = 30.0
+"""Seconds after which an open channel counts as one that works."""
+
+CHANNEL_RETRY_LAST = 600.0
+"""Seconds between attempts at the channel while v1 is polled; they grow up to this."""
+
+_GIVE_UP = 3.0
+
+
+class Miss(float, Enum):
+    """Why the channel could not be opened, as the number of failures that it counts for; after three v1 is polled."""
+
+    BROKEN = 1.0
+    PACED = 0.25
+    """The server said when to come again: it is there, and busy."""
+    IMPOSSIBLE = 3.0
+
+
+@dataclass(frozen=True)
+class Route:
+    """What is known of the ways to the server. Times are those of a monotonic clock."""
+
+    transport: str
+    """The setting: auto, channel or polling."""
+    retry: float = 60.0
+    """Seconds until the channel is tried again after it was given up once."""
+    failures: float = 0.0
+    """To open the channel, in a row."""
+    flaps: int = 0
+    """Channels in a row that opened and soon broke, as behind some proxies."""
+    given_up: int = 0
+    """How often in a row the channel was given up."""
+    due: float = 0.0
+    """When the channel may be tried."""
+
+
+def tries_channel(route: Route, now: float) -> bool:
+    """Return whether the channel is to be tried before v1."""
+    return route.transport == "channel" or (route.transport == "auto" and now >= route.due)
+
+
+def missed(route: Route, miss: Miss, now: float, draw: float) -> Route:
+    """Return the route after the channel could not be opened."""
+    return _judged(replace(route, failures=route.failures + miss), now, draw)
+
+
+def opened(route: Route) -> Route:
+    """Return the route after the channel has opened."""
+    return replace(route, failures=0.0)
+
+
+def closed(route: Route, lived: float, orderly: bool, now: float, draw: float) -> Route:
+    """Return the route after a channel that was open for ``lived`` seconds has closed."""
+    if lived >= STEADY:
+        return replace(route, flaps=0, given_up=0)
+    return route if orderly else _judged(replace(route, flaps=route.flaps + 1), now, draw)
+
+
+def unanswered(route: Route) -> Route:
+    """Return the route after v1 did not work either: the server is down, and the channel is again tried first."""
+    return replace(route, given_up=0, due=0.0)
+
+
+def _judged(route: Route, now: float, draw: float) -> Route:
+    if route.transport != "auto" or max(route.failures, route.flaps) < _GIVE_UP:
+        return route
+    pause = min(CHANNEL_RETRY_LAST, route.retry * 2 ** min(route.given_up, 16))
+    return replace(route, given_up=route.given_up + 1, due=now + jittered(pause, draw))
 
 
 def after_reply(facts: Facts, reported: WorkerState, stored: WorkerState) -> Facts:

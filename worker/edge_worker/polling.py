@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.cookiejar import DefaultCookiePolicy
@@ -18,9 +17,10 @@ from requests.auth import AuthBase
 
 from edge_otel.telemetry import context
 from edge_otel.wire import CLAIM_HEADER, ErrorBody, FetchRequest, JobOffer, JobReport, WorkerReply, WorkerReport
-from edge_worker.faults import Forgotten, NotAllowed, Refused, Replaced, Rewind, Stale, Unreachable
+from edge_worker import access
+from edge_worker.faults import REFUSALS, Rewind, Unreachable
 from edge_worker.journal import Ticket
-from edge_worker.plan import Answer, read_answer
+from edge_worker.plan import Answer, read_answer, read_retry_after
 from edge_worker.settings import Settings
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 20.0
@@ -31,14 +31,6 @@ THREADS = {"worker": 1, "jobs": 3, "logs": 2}
 
 GZIP_FROM = 512
 """Bytes; smaller bodies do not gain."""
-
-_REFUSALS = {
-    Answer.NOT_ALLOWED: NotAllowed,
-    Answer.STALE: Stale,
-    Answer.FORGOTTEN: Forgotten,
-    Answer.REPLACED: Replaced,
-    Answer.REFUSED: Refused,
-}
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
@@ -66,11 +58,16 @@ class TokenFile(AuthBase):
             self._token = token
         return changed
 
+    @property
+    def authorization(self) -> str:
+        """The header's value."""
+        return f"Bearer {self._token}"
+
     def __bool__(self) -> bool:
         return bool(self._token)
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
+        request.headers["Authorization"] = self.authorization
         return request
 
 
@@ -92,8 +89,7 @@ class Polling:
             self._session.proxies = {"http": settings.proxy, "https": settings.proxy}
         if settings.client_cert and settings.client_key:
             self._session.cert = (str(settings.client_cert), str(settings.client_key))
-        environment_ca = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
-        self._verify: str | bool = str(settings.ca_file) if settings.ca_file else environment_ca or True
+        self._verify: str | bool = access.authorities(settings) or True
         self._threads = {
             kind: ThreadPoolExecutor(count, thread_name_prefix=f"http-{kind}") for kind, count in THREADS.items()
         }
@@ -194,9 +190,9 @@ class Polling:
             detail = error.detail if error else f"{method} {path} was answered {answer.status_code} {answer.reason}"
             if location := answer.headers.get("Location"):
                 detail += f", a redirect to {location}: set --server to the final URL"
-            raise Unreachable(detail, _retry_after(answer))
+            raise Unreachable(detail, read_retry_after(answer.headers.get("Retry-After")))
         detail = error.detail if error else answer.reason or ""
-        raise _REFUSALS[meaning](
+        raise REFUSALS[meaning](
             answer.status_code, error.error if error else "", detail, error.error_id if error else ""
         )
 
@@ -243,8 +239,3 @@ def _cursor(answer: requests.Response) -> int:
     if not last.isdigit():
         raise Unreachable(f"the server's Range header is not understood: {text[:60]!r}")
     return int(last) + 1
-
-
-def _retry_after(answer: requests.Response) -> float | None:
-    text = answer.headers.get("Retry-After", "")
-    return min(float(text), 300.0) if text.isdigit() else None

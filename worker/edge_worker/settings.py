@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     client_cert: Path | None = None
     client_key: Path | None = None
     proxy: str | None = None
+    transport: Literal["auto", "channel", "polling"] = "auto"
+    channel_retry: Seconds = 60
     heartbeat_interval: Seconds | None = None
     poll_interval: Seconds | None = None
     log_interval: Seconds | None = None

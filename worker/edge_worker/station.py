@@ -47,6 +47,10 @@ class Station:
         self.replaced = False
         self.last_contact: float | None = None
         """Seconds since the epoch of the last answer to a heartbeat."""
+        self.transport: str | None = None
+        """The one in use: ``channel``, ``polling``, or None while the server does not answer."""
+        self.transport_since = time.time()
+        """Seconds since the epoch."""
         self._told: WorkerSettings | None = None
         self._host = host
         self._journal = journal
@@ -81,7 +85,11 @@ class Station:
     def report(self, state: WorkerState | None = None) -> WorkerReport:
         """Return a report of the facts, or of ``state``."""
         facts = self.facts
-        jobs = [{"id": id_, "claim": claim} for (id_, claim), job in self.jobs.items() if job.active or job.unreported]
+        jobs = [
+            {"id": id_, "claim": claim, "slots": job.ticket.slots if job.active else 0}
+            for (id_, claim), job in self.jobs.items()
+            if job.active or job.unreported
+        ]
         local = self.maintenance is not None and self.maintenance.origin in ("local", "automatic")
         return WorkerReport.model_validate(
             {
@@ -139,6 +147,11 @@ class Station:
             self.maintain(replace(self.maintenance, comment=reply.maintenance_comments or ""))
         if facts.draining and not before.draining:
             self.drain("asked to by the server")
+
+    def carried(self, transport: str | None) -> None:
+        """Note the transport in use."""
+        if transport != self.transport:
+            self.transport, self.transport_since = transport, time.time()
 
     def maintain(self, maintenance: Maintenance | None) -> None:
         """Enter maintenance, or end it with None; remembered over restarts."""

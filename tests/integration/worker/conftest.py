@@ -38,6 +38,7 @@ class Daemon:
             "state-dir": str(self.state_dir),
             "task-python": str(stub_interpreter(folder)),
             "launch": "interpreter",
+            "channel-retry": "0.5",
             **options,
         }
         arguments = [part for name, value in chosen.items() if value is not None for part in (f"--{name}", value)]
@@ -99,13 +100,20 @@ def central() -> Iterator[FakeCentral]:
 Start = Callable[..., Daemon]
 
 
+@pytest.fixture(params=["channel", "polling"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """By which daemons talk; a test that is about one of them is parametrised with that."""
+    return str(request.param)
+
+
 @pytest.fixture
-def start(central: FakeCentral, tmp_path: Path) -> Iterator[Start]:
+def start(central: FakeCentral, tmp_path: Path, transport: str) -> Iterator[Start]:
     """Start a daemon; options are its flags with dashes as underscores, None leaves one out."""
     daemons: list[Daemon] = []
 
     def begin(env: dict[str, str] | None = None, registered: bool = True, **options: Any) -> Daemon:
-        flags = {name.replace("_", "-"): None if value is None else str(value) for name, value in options.items()}
+        chosen = {"transport": transport, **options}
+        flags = {name.replace("_", "-"): None if value is None else str(value) for name, value in chosen.items()}
         daemon = Daemon(central, tmp_path, flags, env or {})
         daemons.append(daemon)
         if registered:

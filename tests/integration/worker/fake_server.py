@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -17,6 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
+
+from fake_channel import PATH as CHANNEL_PATH
+from fake_channel import FakeChannel
 
 CUT = object()
 """As the answer of a fault: the connection is closed without one."""
@@ -79,7 +83,7 @@ class FakeCentral:
     """One worker's central site. ``wait_for`` waits for what its requests bring about, never for time."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.changed = threading.Condition()
+        self.changed = threading.Condition(threading.RLock())
         self.calls: list[Call] = []
         self.jobs: dict[str, FakeJob] = {}
         self.queue: deque[str] = deque()
@@ -99,9 +103,14 @@ class FakeCentral:
             "log_interval": 0.05,
             "log_chunk_bytes": 4096,
         }
-        self.down = False
+        self._down = False
         self.traces: list[bytes] = []
         self.connections = 0
+        self.channels: list[FakeChannel] = []
+        """All that were welcomed, the newest last."""
+        self.upgrades: list[Call] = []
+        self.refuse_upgrade: Callable[[Call], Any] = lambda call: None
+        """Returns the HTTP answer instead of a WebSocket, or None."""
         self._serve(0, tls)
 
     def _serve(self, port: int, tls: ssl.SSLContext | None) -> None:
@@ -123,6 +132,9 @@ class FakeCentral:
         self.thread.start()
 
     def close(self) -> None:
+        for channel in self.channels:
+            with contextlib.suppress(OSError):
+                channel.cut()
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
@@ -148,7 +160,55 @@ class FakeCentral:
         with self.changed:
             self.jobs[job.id] = job
             self.queue.append(job.id)
+            self.push()
         return job
+
+    @property
+    def down(self) -> bool:
+        """Nothing is answered any more; setting it cuts the channel."""
+        return self._down
+
+    @down.setter
+    def down(self, down: bool) -> None:
+        self._down = down
+        if down and self.channel is not None:
+            self.channel.cut()
+
+    @property
+    def channel(self) -> FakeChannel | None:
+        """The open channel."""
+        return self.channels[-1] if self.channels and self.channels[-1].open else None
+
+    def plug(self, channel: FakeChannel) -> None:
+        """A channel was welcomed."""
+        self.channels.append(channel)
+
+    def unplug(self, channel: FakeChannel) -> None:
+        """A channel has ended: what was offered on it and not accepted returns to the queue."""
+        for job_id, claim in channel.offered.items():
+            job = self.jobs[job_id]
+            if job.offer["claim"] == claim and job.state == "assigned":
+                self.requeue(job)
+
+    def requeue(self, job: FakeJob) -> None:
+        job.state = "queued"
+        job.offer = {**job.offer, "claim": job.offer["claim"] + 1}
+        self.queue.append(job.id)
+
+    def push(self) -> None:
+        """Offer queued jobs on the channel while the worker has free slots."""
+        channel = self.channel
+        if channel is None or channel.closed or self.last()["state"] not in ("starting", "idle", "running"):
+            return
+        held = sum(job["slots"] for job in self.last()["jobs"])
+        free = self.last()["sysinfo"]["concurrency"] - held
+        free -= sum(self.jobs[id_].offer["concurrency_slots"] for id_ in channel.offered)
+        while self.queue and self.jobs[self.queue[0]].offer["concurrency_slots"] <= free:
+            job = self.jobs[self.queue.popleft()]
+            free -= job.offer["concurrency_slots"]
+            job.state = "assigned"
+            channel.offered[job.id] = job.offer["claim"]
+            channel.send(type="job", **job.offer)
 
     def wait_for(self, condition: Callable[[], Any], timeout: float = 30.0) -> Any:
         """Return what ``condition`` gives once that is true."""
@@ -232,7 +292,7 @@ class FakeCentral:
             return refusal(404, "JobNotFound")
         key = [job.offer[name] for name in ("dag_id", "task_id", "run_id", "try_number", "map_index")]
         assert parts[:5] == [str(part) for part in key], parts
-        if body["claim"] != job.offer["claim"] or (parts[5] == "running" and job.end):
+        if body["claim"] != job.offer["claim"] or (parts[5] == "running" and (job.end or job.state == "queued")):
             return refusal(409, "StaleClaim")
         job.state = parts[5]
         if parts[5] in ("success", "failed"):
@@ -304,10 +364,34 @@ class FakeHandler(BaseHTTPRequestHandler):
         headers = {key.lower(): value for key, value in self.headers.items()}
         body = self.rfile.read(length)
         call = Call(self.command, self.path, headers, body, self.client_address, time.monotonic())
+        if self.path == CHANNEL_PATH:
+            self.upgrade(call)
+            return
         with self.central.changed:
             answer = CUT if self.central.down else self.central.answer(call)
             self.central.calls.append(call)
             self.central.changed.notify_all()
+        self.reply(answer)
+
+    def upgrade(self, call: Call) -> None:
+        """Become a channel, unless it is refused."""
+        central = self.central
+        with central.changed:
+            central.upgrades.append(call)
+            central.changed.notify_all()
+            if central.down:
+                answer: Any = CUT
+            elif call.headers.get("authorization") != f"Bearer {central.token}":
+                answer = refusal(403, "Forbidden")
+            else:
+                answer = central.refuse_upgrade(call)
+        self.close_connection = True
+        if answer is not None:
+            self.reply(answer)
+        else:
+            FakeChannel(central, self).serve()
+
+    def reply(self, answer: Any) -> None:
         if answer is CUT:
             self.close_connection = True
             self.connection.close()

@@ -14,6 +14,8 @@ from conftest import Daemon, Start, finished, workload
 from fake_server import FakeCentral, FakeJob
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+pytestmark = pytest.mark.parametrize("transport", ["channel"])
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
 

@@ -260,7 +260,7 @@ def test_killed_daemon_is_followed_by_one_that_adopts_running_jobs(
     assert second.exit_code() is None
     words = [report for report in central.reports if report["session"] == central.last()["session"]]
     assert words[0]["state"] == "starting"
-    assert words[0]["jobs"] == [{"id": job.id, "claim": 1}]
+    assert words[0]["jobs"] == [{"id": job.id, "claim": 1, "slots": 1}]
     central.wait_for(lambda: central.last()["state"] == "running")
     go.touch()
     central.wait_for(finished(job))
@@ -347,8 +347,8 @@ def test_outage_in_mid_job_changes_nothing_in_the_end(central: FakeCentral, star
     central.down = True
     go.touch()
     central.wait_for(lambda: daemon.folders() and (daemon.folders()[0] / "report.json").exists())
-    seen = len(central.calls)
-    central.wait_for(lambda: len(central.calls) > seen + 3)
+    seen = len(central.calls + central.upgrades)
+    central.wait_for(lambda: len(central.calls + central.upgrades) > seen + 3)
     assert job.end is None
     central.down = False
     central.wait_for(finished(job))
@@ -371,6 +371,7 @@ def test_lost_answer_to_the_end_is_reported_again_and_once_is_enough(central: Fa
     assert len(lost) == 2
 
 
+@pytest.mark.parametrize("transport", ["polling"])
 def test_end_that_the_server_will_never_take_is_dropped(central: FakeCentral, start: Start) -> None:
     central.faults.append(lambda call: refusal(422, "BadInput") if call.path.endswith("/success") else None)
     daemon = start()

@@ -6,8 +6,12 @@ import itertools
 import random
 from pathlib import Path
 
+import pytest
 from conftest import Start, finished, workload
 from fake_server import CUT, CUT_AFTER, Answer, Call, FakeCentral, FakeJob, refusal
+
+# Logs go by HTTP whatever the transport is.
+pytestmark = pytest.mark.parametrize("transport", ["channel"])
 
 LINES = "for i in range(400): log(b'%06d ' % i + bytes(65 + (i * j) % 26 for j in range(70)) + b'\\n')"
 EXPECTED = b"".join(b"%06d " % i + bytes(65 + (i * j) % 26 for j in range(70)) + b"\n" for i in range(400))

@@ -1,0 +1,150 @@
+"""What comes from the server besides answers: jobs, fetched or pushed, and its wishes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from edge_otel.telemetry import context
+from edge_otel.wire import FetchRequest, JobOffer, JobReport
+from edge_worker import plan, spans
+from edge_worker.faults import Fault, Forgotten, NotAllowed, Replaced, Unreachable
+from edge_worker.jobs import Job, JobTransport, Site
+from edge_worker.journal import Journal, Ticket
+from edge_worker.patience import pause, wait
+from edge_worker.received import Received, Revoked, Wish
+from edge_worker.station import Station
+
+log = logging.getLogger(__name__)
+
+
+class IntakeTransport(JobTransport, Protocol):
+    """What the intake needs of the wire."""
+
+    @property
+    def using(self) -> str | None:
+        """The transport in use; jobs are fetched by ``polling`` only."""
+
+    async def fetch(self, request: FetchRequest) -> JobOffer | None:
+        """Return an offer, or None when there is none now. Raises Fault."""
+
+    async def receive(self) -> Received:
+        """Return the next thing that the server has said unasked."""
+
+
+class Intake:
+    """Takes or declines what is offered; ``own`` is given each job that was taken."""
+
+    def __init__(
+        self,
+        station: Station,
+        transport: IntakeTransport,
+        site: Site,
+        journal: Journal,
+        own: Callable[[Job], None],
+        step_down: Callable[[Replaced], None],
+    ) -> None:
+        self._station = station
+        self._transport = transport
+        self._site = site
+        self._journal = journal
+        self._own = own
+        self._step_down = step_down
+
+    async def receive(self) -> None:
+        """Heed what the server says unasked; never returns."""
+        station = self._station
+        while True:
+            match await self._transport.receive():
+                case JobOffer() as offer:
+                    await self._take(offer)
+                case Wish() as wish:
+                    station.hear(wish.reported, wish.reply)
+                case Revoked() as revoked:
+                    job = station.jobs.get((revoked.id, revoked.claim))
+                    if job is not None:
+                        job.revoke(revoked.reason)
+                case _:
+                    # The heartbeat finds out what has become of the channel.
+                    station.news.set()
+
+    async def fetch(self) -> None:
+        """Ask for jobs while v1 is polled and slots are free, until a drain begins."""
+        station = self._station
+        failures = 0
+        while station.departure is None:
+            station.room.clear()
+            if station.free <= 0 or self._transport.using != "polling":
+                await station.room.wait()
+                continue
+            try:
+                offer = await self._transport.fetch(station.fetch_request())
+            except Replaced as fault:
+                self._step_down(fault)
+                continue
+            except Fault as fault:
+                if isinstance(fault, Forgotten):
+                    station.registered.clear()
+                    station.news.set()
+                log.log(logging.DEBUG if failures else logging.WARNING, "fetch: %s", fault)
+                retry = fault if isinstance(fault, Unreachable) else NotAllowed(0, "", "")
+                await asyncio.sleep(pause(failures, retry))
+                failures += 1
+                continue
+            failures = 0
+            if offer is None:
+                await wait(station.room, plan.jittered(station.pace().poll_interval, random.random()))  # noqa: S311
+            else:
+                await self._take(offer)
+
+    async def _take(self, offer: JobOffer) -> None:
+        ticket = read_ticket(offer)
+        log.info("job %s: offered: %s %s %s", ticket.id, ticket.dag_id, ticket.run_id, ticket.task_id)
+        if (ticket.id, ticket.claim) in self._station.jobs:
+            return
+        if ticket.slots > self._station.free:
+            await self._decline(ticket, f"it needs {ticket.slots} slots, and {self._station.free} are free")
+            return
+        folder = self._journal.folder(ticket.id, ticket.claim)
+        try:
+            folder.open(ticket, json.dumps(spans.hand_over(offer.command, ticket.span)))
+        except OSError as error:
+            folder.remove()
+            await self._decline(ticket, f"its folder cannot be written: {error}")
+            await asyncio.sleep(self._station.pace().poll_interval)
+            return
+        self._own(Job(self._site, folder, ticket))
+        self._station.news.set()
+
+    async def _decline(self, ticket: Ticket, why: str) -> None:
+        log.warning("job %s: declined: %s", ticket.id, why)
+        report = JobReport.model_validate({"task_instance_id": ticket.id, "claim": ticket.claim, "error": why})
+        try:
+            await self._transport.report(ticket, "queued", report)
+        except Fault as fault:
+            # An offer that nobody accepts returns to the queue by itself.
+            log.debug("job %s: %s", ticket.id, fault)
+
+
+def read_ticket(offer: JobOffer) -> Ticket:
+    """Return the ticket of an offer, with a span of its own below the task's context."""
+    parent = context.valid(offer.carrier)
+    log_path = offer.command.get("log_path")
+    return Ticket(
+        id=str(offer.task_instance_id),
+        claim=offer.claim,
+        dag_id=offer.dag_id,
+        task_id=offer.task_id,
+        run_id=offer.run_id,
+        map_index=offer.map_index,
+        try_number=offer.try_number,
+        slots=max(1, offer.concurrency_slots),
+        queue=offer.queue,
+        log_path=log_path if isinstance(log_path, str) else None,
+        parent=parent,
+        span=spans.child_of(parent),
+    )
