@@ -17,6 +17,7 @@ from edge_otel.errors import BadInput, JobNotFound, SessionReplaced, StaleClaim,
 from edge_otel.models import jobs, logs, workers
 from edge_otel.models.session import Session, new_session
 from edge_otel.models.tables import Job
+from edge_otel.models.wakeup import announce_jobs
 from edge_otel.settings import Settings
 from edge_otel.state import FINISHED, TAKES_JOBS, JobState, Verdict, WorkerState
 from edge_otel.wire import Coordinate, FetchRequest, JobOffer, JobReport, LogPush, Number, ReportedState, WorkerName
@@ -113,6 +114,8 @@ def set_state(
             log_length=report.log_length,
             log_sha256=report.log_sha256,
         )
+        if verdict is Verdict.STORED and job.state == JobState.QUEUED:
+            announce_jobs(session)
         job_id, finished = job.id, job.state in FINISHED
     if verdict is Verdict.STALE:
         if caller.shared_secret:

@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from edge_otel.errors import TokenEnded, TokenNotFound
-from edge_otel.models.tables import Token
+from edge_otel.models.tables import Token, Worker
+from edge_otel.models.wakeup import announce_worker
 
 _FORMAT = re.compile(r"^ewt_([0-9a-f]{16})\.([A-Za-z0-9_-]{43})\Z")
 _LAST_USE_RESOLUTION = timedelta(minutes=1)
@@ -93,6 +94,7 @@ def revoke(session: Session, token_id: str, now: datetime) -> Token:
     """Make a token worthless from now on."""
     token = _existing(session, token_id)
     token.revoked_at = token.revoked_at or now
+    _announce_holders(session, token_id)
     return token
 
 
@@ -112,7 +114,13 @@ def rotate(session: Session, token_id: str, *, overlap: timedelta, now: datetime
     )
     old.rotated_to = new.id
     old.expires_at = min(old.expires_at, now + overlap)
+    _announce_holders(session, token_id)
     return new, text
+
+
+def _announce_holders(session: Session, token_id: str) -> None:
+    for worker in session.scalars(select(Worker.name).where(Worker.token_id == token_id)):
+        announce_worker(session, worker)
 
 
 def _existing(session: Session, token_id: str) -> Token:

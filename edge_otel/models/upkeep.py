@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from edge_otel.models.jobs import batches
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, LogChunk, Worker
+from edge_otel.models.wakeup import announce_jobs, announce_worker
 from edge_otel.state import FINISHED, GONE, JobState
 
 PURGE_LIMIT = 1000
@@ -47,6 +48,8 @@ def _return(session: Session, now: datetime, *which: ColumnElement[bool]) -> int
     for batch in batches(offers):
         query = update(Job).where(Job.id.in_(batch)).values(state=JobState.QUEUED, changed_at=now)
         session.execute(query.execution_options(synchronize_session=False))
+    if offers:
+        announce_jobs(session)
     return len(offers)
 
 
@@ -80,6 +83,7 @@ def settle(session: Session, job_id: str, claim: int, state: JobState, error: st
     if found:
         ended = update(Job).where(Job.id == job_id).values(state=state, ended_at=now, changed_at=now, error=error)
         session.execute(ended.execution_options(synchronize_session=False))
+        _announce_holder(session, job_id)
     return bool(found)
 
 
@@ -92,6 +96,13 @@ def withdraw(session: Session, job_id: str, now: datetime) -> None:
         .values(state=JobState.LOST, claim=Job.claim + 1, ended_at=now, changed_at=now, error="Revoked.")
         .execution_options(synchronize_session=False)
     )
+    _announce_holder(session, job_id)
+
+
+def _announce_holder(session: Session, job_id: str) -> None:
+    holder = session.scalar(select(Job.worker).where(Job.id == job_id))
+    if holder is not None:
+        announce_worker(session, holder)
 
 
 def outdated(session: Session, team: str | None, succeeded_before: datetime, failed_before: datetime) -> list[str]:

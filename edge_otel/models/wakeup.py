@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from airflow import settings
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 _CHANNEL = "edge_otel"
 JOBS = "jobs"
 """What is told: there is a job in the queue."""
+_TOLD_IN = "edge_otel_told_in"
 WORKER = "worker:"
 """With a name behind it: look at that worker again, and at its jobs."""
 
@@ -22,8 +23,12 @@ def announce(session: Session, payload: str) -> None:
 
 
 def announce_jobs(session: Session) -> None:
-    """Tell that a job is in the queue."""
-    announce(session, JOBS)
+    """Tell that a job is in the queue: one statement, however many jobs a transaction queues."""
+    # A savepoint takes along what was told in it when it is rolled back.
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    if transaction is None or session.info.get(_TOLD_IN) is not transaction:
+        announce(session, JOBS)
+        session.info[_TOLD_IN] = session.get_nested_transaction() or session.get_transaction()
 
 
 def announce_worker(session: Session, name: str) -> None:
@@ -43,12 +48,17 @@ class Listener:
         engine = settings.get_engine()
         if engine.dialect.name != "postgresql":
             return None
-        pooled = engine.raw_connection()
-        connection: Any = pooled.driver_connection
-        pooled.detach()
-        connection.autocommit = True
-        connection.cursor().execute(f"LISTEN {_CHANNEL}")
-        return cls(connection)
+        connection = engine.connect()
+        try:
+            # At once, and outside of any transaction: in one, nothing is heard.
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(f"LISTEN {_CHANNEL}"))
+            driver_connection = connection.connection.driver_connection
+            # The pool counts it no more.
+            connection.detach()
+        except BaseException:
+            connection.close()
+            raise
+        return cls(driver_connection)
 
     def fileno(self) -> int:
         """Return what becomes readable when there is something to hear."""
@@ -57,13 +67,13 @@ class Listener:
 
     def drain(self) -> list[str]:
         """Return what was told since the last time, without waiting."""
-        connection = self._connection
-        if hasattr(connection, "poll"):
-            connection.poll()
-            heard = [notice.payload for notice in connection.notifies]
-            connection.notifies.clear()
-            return heard
-        return [notice.payload for notice in connection.notifies(timeout=0)]
+        if not hasattr(self._connection, "poll"):
+            # psycopg; what follows is psycopg2.
+            return [notice.payload for notice in self._connection.notifies(timeout=0)]
+        self._connection.poll()
+        heard = [notice.payload for notice in self._connection.notifies]
+        self._connection.notifies.clear()
+        return heard
 
     def close(self) -> None:
         """Close the connection."""

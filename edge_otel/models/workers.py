@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from edge_otel.errors import NameTaken, QueueNotAllowed, SessionReplaced, WorkerActive, WorkerGone, WorkerNotFound
 from edge_otel.models.session import insert_missing, prepare_lock
 from edge_otel.models.tables import Token, Worker, WorkerEvent
+from edge_otel.models.wakeup import announce_worker
 from edge_otel.reconcile import SILENT_INTERVALS, silent_since
 from edge_otel.state import GONE, IN_MAINTENANCE, WorkerState, expire, settle
 from edge_otel.wire import WorkerReport
@@ -195,6 +196,7 @@ def request_maintenance(session: Session, name: str, comment: str | None, now: d
     else:
         after = WorkerState.MAINTENANCE_REQUEST
     _change_state(session, worker, before, after, now, f"admin:{by}")
+    announce_worker(session, name)
 
 
 def end_maintenance(session: Session, name: str, now: datetime, *, by: str) -> None:
@@ -205,18 +207,21 @@ def end_maintenance(session: Session, name: str, now: datetime, *, by: str) -> N
     worker.maintenance_comment = worker.maintenance_origin = None
     after = WorkerState.OFFLINE if before in GONE else WorkerState.MAINTENANCE_EXIT
     _change_state(session, worker, before, after, now, f"admin:{by}")
+    announce_worker(session, name)
 
 
 def request_shutdown(session: Session, name: str, now: datetime, *, by: str) -> None:
     """Ask a worker to drain and stop."""
     worker, before = _connected(session, name)
     _change_state(session, worker, before, WorkerState.SHUTDOWN_REQUEST, now, f"admin:{by}")
+    announce_worker(session, name)
 
 
 def set_concurrency(session: Session, name: str, slots: int) -> None:
     """Set a connected worker's number of slots."""
     worker, _ = _connected(session, name)
     worker.slots_wanted = slots
+    announce_worker(session, name)
 
 
 def change_queues(session: Session, name: str, add: Iterable[str], drop: Iterable[str]) -> list[str] | None:
@@ -231,6 +236,7 @@ def change_queues(session: Session, name: str, add: Iterable[str], drop: Iterabl
         )
     if add or worker.queues is not None:
         worker.queues = [q for q in dict.fromkeys([*(worker.queues or []), *add]) if q not in drop]
+    announce_worker(session, name)
     return worker.queues
 
 
