@@ -1,85 +1,133 @@
-"""Both sides in one run on one PostgreSQL; a table of ratios, and .bench/result.json."""
+"""Measures both sides in one run on one PostgreSQL; writes a table, .bench/result.json and .bench/result.png."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import platform
 import subprocess
 import sys
 import tempfile
-from argparse import ArgumentParser
+import time
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from demo.postgres import Postgres
+from tests.bench import figures
+from tests.bench.findings import Findings
+from tests.bench.footprint import ROOT, footprint
+from tests.bench.picture import draw
+from tests.bench.sizes import Sizes
 from tests.edge3_environment import PACKAGES, edge3_interpreter
 
-ROOT = Path(__file__).parents[2]
-RESULT = ROOT / ".bench" / "result.json"
-FIGURES = {
-    "idle_rss_mb": "idle worker, RSS in MB",
-    "idle_pss_mb": "idle worker, PSS in MB",
-    "start_to_registered_s": "worker start to registered, s",
-    "sync_ms": "sync() with 20,000 finished jobs retained, ms",
-    "mapped_64_s": "64 short mapped tasks, concurrency 8, s",
-    "packages": "packages of a worker-only install",
-    "installed_mb": "size of a worker-only install, MB",
-}
-
-
-def side(name: str, python: str, database: str) -> dict[str, float]:
-    """Measure one side in its own environment."""
-    print(f"{name}: measuring …", flush=True)
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [python, "-m", "tests.bench.side", name, database],
-        cwd=ROOT,
-        env=env,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{name} could not be measured: see above.")
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures
-
-
-def footprint(requirement: list[str]) -> dict[str, float]:
-    """Install a worker alone and return its packages and their size, without pip's own."""
-    folder = Path(tempfile.mkdtemp(prefix="edge-footprint-"))
-    try:
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        python = folder / "bin" / "python"
-        pip = [sys.executable, "-m", "pip", "--python", str(python)]
-        subprocess.run(
-            [*pip, "install", "--quiet", "--no-compile", "-c", str(ROOT / "constraints.txt"), *requirement], check=True
-        )
-        listed = subprocess.run([*pip, "list", "--format=json"], check=True, capture_output=True, text=True)
-        files = [f for f in (folder / "lib").rglob("*") if f.is_file() and not f.is_symlink()]
-        return {"packages": len(json.loads(listed.stdout)), "installed_mb": sum(f.stat().st_size for f in files) / 1e6}
-    finally:
-        shutil.rmtree(folder)
+FOLDER = ROOT / ".bench"
+SIDE_PARTS = ("sync", "heartbeats", "assignment", "idle", "worker", "start", "mapped")
+PARTS = (*SIDE_PARTS, "packages", "fleet")
+LONGEST = 1800.0
+"""Seconds for one side."""
 
 
 def main() -> None:
     """Measure, print and store."""
-    ArgumentParser(prog="make bench", description=__doc__).parse_args()
-    edge3_python = str(edge3_interpreter())
-    postgres = Postgres()
+    chosen, sizes = arguments()
+    began = time.monotonic()
+    found = {"ours": Findings("ours"), "edge3": Findings("edge3")}
+    log = Path(tempfile.mkdtemp(prefix="edge-bench-")) / "postgres.log"
+    pythons = {"ours": sys.executable, "edge3": str(edge3_interpreter())}
+    postgres = Postgres(log)
     try:
-        result = {
-            "ours": side("ours", sys.executable, postgres.new_database()) | footprint([str(ROOT)]),
-            "edge3": side("edge3", edge3_python, postgres.new_database()) | footprint(list(PACKAGES)),
-        }
+        if parts := [part for part in chosen if part in SIDE_PARTS]:
+            for side, python in pythons.items():
+                command = [python, "-m", "tests.bench.side", side, postgres.new_database(), str(log), ",".join(parts)]
+                run(command, sizes, found[side])
+        if "fleet" in chosen:
+            command = [sys.executable, "-m", "tests.bench.growth", postgres.new_database(), str(log)]
+            run(command, sizes, found["ours"])
     finally:
         postgres.stop()
-    print(f"\n{'':48}{'ours':>10}{'edge3':>10}{'ratio':>8}")
-    for key, text in FIGURES.items():
-        ours, theirs = result["ours"][key], result["edge3"][key]
-        print(f"{text:48}{ours:10.1f}{theirs:10.1f}{ours / theirs:8.3f}")
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    if "packages" in chosen:
+        for side, requirement in {"ours": [str(ROOT)], "edge3": list(PACKAGES)}.items():
+            found[side].attempt("packages", lambda f, r=requirement: f.figures.update(footprint(r)))
+    store(found, sizes, time.monotonic() - began)
+
+
+def arguments() -> tuple[list[str], Sizes]:
+    """Return the chosen parts and the sizes."""
+    parser = ArgumentParser(prog="make bench", description=__doc__, formatter_class=ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--only", type=part_names, default=",".join(PARTS), metavar="PART,…", help="parts to measure")
+    kinds = {"int": int, "float": float}
+    for size in fields(Sizes):
+        flag, kind = f"--{size.name.replace('_', '-')}", kinds.get(str(size.type), numbers)
+        default = size.default if kind is not numbers else ",".join(map(str, size.default))
+        parser.add_argument(flag, type=kind, default=default, metavar="N", help=size.metadata["text"])
+    given = vars(parser.parse_args())
+    return given.pop("only"), Sizes(**given)
+
+
+def part_names(text: str) -> list[str]:
+    """Return the names of parts."""
+    names = text.split(",")
+    if unknown := set(names) - set(PARTS):
+        raise ArgumentTypeError(f"there is no part {', '.join(sorted(unknown))}: choose of {', '.join(PARTS)}")
+    return names
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return whole numbers with commas between."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def run(command: list[str], sizes: Sizes, findings: Findings) -> None:
+    """Let a process of its own measure, and take over what it found."""
+    try:
+        done = subprocess.run(
+            [*command, json.dumps(asdict(sizes))],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=LONGEST,
+        )
+        told: dict[str, Any] = json.loads((done.stdout.strip().splitlines() or ["{}"])[-1])
+    except (subprocess.TimeoutExpired, ValueError) as failure:
+        findings.failed[command[2]] = f"{type(failure).__name__}: {failure}"
+        return
+    for name in ("figures", "details", "failed"):
+        getattr(findings, name).update(told.get(name, {}))
+    if done.returncode:
+        findings.failed[command[2]] = f"It ended with code {done.returncode}: see above."
+
+
+def store(found: dict[str, Findings], sizes: Sizes, took: float) -> None:
+    """Print the table; write the result and the picture."""
+    FOLDER.mkdir(exist_ok=True)
+    rows = figures.rows(found["ours"].figures, found["edge3"].figures)
+    details = {side: findings.details for side, findings in found.items()}
+    failed = {side: findings.failed for side, findings in found.items() if findings.failed}
+    result = {
+        "figures": rows,
+        "details": details,
+        "failed": failed,
+        "sizes": asdict(sizes),
+        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "took_s": round(took),
+    }
+    (FOLDER / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    draw(rows, found["ours"].details.get("fleet", []), FOLDER / "result.png")
+    print("\n" + figures.table(rows))
+    if broke := found["ours"].details.get("fleet_broke"):
+        print(f"\nThe fleet broke at {broke}")
+    for side, parts in failed.items():
+        for part, why in parts.items():
+            print(f"\nFAILED {side} {part}: {why}")
+    print(f"\n{took / 60:.0f} minutes; {FOLDER / 'result.json'}, {FOLDER / 'result.png'}")
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measures one side with a whole Airflow of its own, and prints the figures as JSON on the last line."""
+"""Measures one side with a whole Airflow of its own, and prints what it found as JSON on the last line."""
 
 from __future__ import annotations
 
@@ -10,72 +10,191 @@ import sys
 import tempfile
 import time
 from argparse import ArgumentParser
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from demo.cluster import Cluster
 from demo.process import Process, free_port
-from demo.wait import wait_for
-from tests.bench.sides import SIDES, Side, connect, insert_finished, registered, worker_starter
+from tests.bench import starts
+from tests.bench.edge3_load import POLL_INTERVAL, Edge3Load
+from tests.bench.findings import Findings
+from tests.bench.http_load import Pace, shared_secret
+from tests.bench.sides import (
+    EDGE3,
+    OURS,
+    SIDES,
+    Side,
+    connect,
+    create_group_token,
+    empty,
+    insert_finished,
+    insert_queued,
+    registered,
+    worker_starter,
+)
+from tests.bench.sizes import Sizes
+from tests.bench.statements import StatementLog
 
-DAG = "bench_mapped"
-FINISHED_JOBS = 20_000
+MAPPED = "bench_mapped"
 SPREAD = 240.0
 """Seconds over which the retained jobs ended: within the five minutes for which both sides keep them."""
 SETTLED = 10.0
-"""Seconds after registration at which an idle worker's memory is read."""
+"""Seconds after registration at which an idle worker's memory is read, or its statements are counted."""
+OPTIONS = {"AIRFLOW__EDGE__HEARTBEAT_INTERVAL": "30", "AIRFLOW__EDGE__JOB_POLL_INTERVAL": "5"}
+"""The defaults of both sides."""
 
 
-def measure(side: Side, database: str, folder: Path) -> dict[str, float]:
-    """Return the side's figures."""
-    defaults = {"AIRFLOW__EDGE__HEARTBEAT_INTERVAL": "30", "AIRFLOW__EDGE__JOB_POLL_INTERVAL": "5"}
-    port = free_port()
-    dags = Path(__file__).with_name("dags")
-    executor = side.executor
-    cluster = Cluster(folder, database=database, port=port, dags=dags, otlp=None, executor=executor, options=defaults)
-    connection = connect(database)
-    try:
-        cluster.migrate()
-        figures = {"sync_ms": sync_time(side, cluster, connection)}
-        cluster.start_api_server()
-        cluster.wait_for_api()
-        start = worker_starter(side, cluster)
+class Site:
+    """One side's Airflow, and what is measured of it."""
+
+    def __init__(self, side: Side, database: str, postgres_log: Path, folder: Path, sizes: Sizes) -> None:
+        self._side = side
+        self._sizes = sizes
+        dags = Path(__file__).with_name("dags")
+        self.cluster = Cluster(
+            folder, database=database, port=free_port(), dags=dags, otlp=None, executor=side.executor, options=OPTIONS
+        )
+        self._connection = connect(database)
+        self._statements = StatementLog(database, postgres_log)
+
+    def stop(self) -> None:
+        """End everything."""
+        self._statements.close()
+        self._connection.close()
+        self.cluster.stop()
+
+    def parts(self) -> dict[str, Callable[[Findings], None]]:
+        """Return what can be measured, in this order."""
+        return {
+            "sync": self.sync,
+            "heartbeats": self.heartbeats,
+            "assignment": self.assignment,
+            "idle": self.idle,
+            "worker": self.worker,
+            "start": self.start,
+            "mapped": self.mapped,
+        }
+
+    def sync(self, findings: Findings) -> None:
+        """Time ``sync()`` while finished jobs are retained."""
+        insert_finished(self._connection, self._side, self._sizes.finished, SPREAD)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.bench.sync_time", self._side.executor],
+                env={**self.cluster.env, "PYTHONPATH": str(Path.cwd())},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+        finally:
+            empty(self._connection, self._side)
+        findings.figures["sync_ms"] = statistics.median(json.loads(done.stdout.strip().splitlines()[-1]))
+
+    def heartbeats(self, findings: Findings) -> None:
+        """Measure how many heartbeats a second one API process takes."""
+        for name, pace in self._load().heartbeats().items():
+            findings.figures[f"{name}_per_s"] = pace.per_second
+            findings.details[name] = vars(pace)
+        empty(self._connection, self._side)
+
+    def assignment(self, findings: Findings) -> None:
+        """Measure how many jobs a second are assigned and confirmed while many are queued."""
+        load = self._load()
+        insert_queued(self._connection, self._side, self._sizes.queued)
+        try:
+            paces: dict[str, Pace] = load.assignment()
+        finally:
+            empty(self._connection, self._side)
+        for name, pace in paces.items():
+            findings.figures[f"{name}_per_s"] = pace.per_second
+            findings.details[name] = vars(pace)
+
+    def idle(self, findings: Findings) -> None:
+        """Count the statements that idle workers cause."""
+        sizes = self._sizes
+        load = self._load()
+        try:
+            with load.idle():
+                time.sleep(SETTLED)
+                with self._statements.counting() as counted:
+                    time.sleep(sizes.idle_seconds)
+        finally:
+            empty(self._connection, self._side)
+        minutes = sizes.idle_workers * sizes.idle_seconds / 60
+        findings.figures["idle_statements"] = counted.total() / minutes
+        findings.details["idle_statements"] = {kind: n / minutes for kind, n in counted.most_common(12)}
+
+    def _load(self) -> Any:
+        self._need_api()
+        if self._side is EDGE3:
+            return Edge3Load(self.cluster.url, shared_secret(self.cluster.keys.jwt), self._sizes)
+        from tests.bench.channel_load import ChannelLoad
+
+        return ChannelLoad(self.cluster.edge_url, create_group_token(self.cluster), self._sizes)
+
+    def _need_api(self) -> None:
+        if "api-server" not in self.cluster.processes:
+            self.cluster.start_api_server()
+            self.cluster.wait_for_api()
+
+    def worker(self, findings: Findings) -> None:
+        """Time a real worker's start, and read its memory when it is idle."""
+        self._need_api()
+        start = worker_starter(self._side, self.cluster)
         began = time.monotonic()
         worker = start()
-        cluster.wait(lambda: registered(connection, side), "the worker to register", 120)
-        figures["start_to_registered_s"] = time.monotonic() - began
-        figures |= idle_memory(worker, cluster)
-        cluster.start_airflow("scheduler", "scheduler")
-        cluster.start_airflow("dag-processor", "dag-processor")
-        cluster.wait(lambda: cluster.api.dag_exists(DAG), "the DAG", 120)
-        run(cluster, 8)
-        figures["mapped_64_s"] = run(cluster, 64)
-        return figures
-    finally:
-        connection.close()
-        cluster.stop()
+        self.cluster.wait(lambda: registered(self._connection, self._side), "the worker to register", 120)
+        findings.figures["start_to_registered_s"] = time.monotonic() - began
+        time.sleep(SETTLED)
+        self.cluster.check()
+        findings.figures |= idle_memory(worker)
+
+    def _need_everything(self) -> None:
+        self._need_api()
+        if not self.cluster.workers:
+            worker_starter(self._side, self.cluster)()
+        for name in ("scheduler", "dag-processor"):
+            if name not in self.cluster.processes:
+                self.cluster.start_airflow(name, name)
+
+    def start(self, findings: Findings) -> None:
+        """Time how long a task waits for its process on an idle worker."""
+        self._need_everything()
+        ours = self._side is OURS
+        runs, phase = (self._sizes.starts_ours, 1.0) if ours else (self._sizes.starts_edge3, POLL_INTERVAL)
+        found = starts.measure(self._side, self.cluster, self._connection, runs, phase)
+        spread = starts.summary(found)
+        findings.figures |= {"start_p50_s": spread["waits_p50_s"], "start_p99_s": spread["waits_p99_s"]}
+        findings.details["start"] = spread
+
+    def mapped(self, findings: Findings) -> None:
+        """Time a run of mapped tasks, by Airflow's own account."""
+        self._need_everything()
+        self.cluster.wait(lambda: self.cluster.api.dag_exists(MAPPED), "the DAG", 120)
+        self._run_mapped(8)
+        findings.figures["mapped_64_s"] = self._run_mapped(self._sizes.mapped)
+
+    def _run_mapped(self, tasks: int) -> float:
+        cluster = self.cluster
+        run_id = cluster.api.trigger(MAPPED, {"n": tasks})
+
+        def ended() -> dict[str, str] | None:
+            found = cluster.api.call("GET", f"dags/{MAPPED}/dagRuns/{run_id}")
+            return found if found["state"] not in ("queued", "running") else None
+
+        found = cluster.wait(ended, f"{tasks} tasks", 600)
+        if found["state"] != "success":
+            raise RuntimeError(f"The run ended as {found['state']}.")
+        took = datetime.fromisoformat(found["end_date"]) - datetime.fromisoformat(found["start_date"])
+        return took.total_seconds()
 
 
-def sync_time(side: Side, cluster: Cluster, connection: object) -> float:
-    """Return the median milliseconds of ``sync()`` while finished jobs are retained."""
-    with_rows = [sys.executable, "-m", "tests.bench.sync_time", side.executor]
-    insert_finished(connection, side, FINISHED_JOBS, SPREAD)
-    done = subprocess.run(
-        with_rows, env={**cluster.env, "PYTHONPATH": str(Path.cwd())}, capture_output=True, text=True, check=True
-    )
-    times = json.loads(done.stdout.strip().splitlines()[-1])
-    with connection.cursor() as cursor:
-        cursor.execute(f"DELETE FROM {side.worker_table.replace('worker', 'job')}")
-    return statistics.median(times)
-
-
-def idle_memory(worker: Process, cluster: Cluster) -> dict[str, float]:
-    """Return RSS and PSS, in MB, of a worker that has had time to settle, with its children."""
-    settled = time.monotonic() + SETTLED
-    wait_for(lambda: time.monotonic() > settled, "the worker to settle", timeout=SETTLED * 2)
-    cluster.check()
+def idle_memory(worker: Process) -> dict[str, float]:
+    """Return RSS and PSS, in MB, of a worker with its children."""
     tree = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
     memory = [process.memory_full_info() for process in tree]
     return {
@@ -84,27 +203,29 @@ def idle_memory(worker: Process, cluster: Cluster) -> dict[str, float]:
     }
 
 
-def run(cluster: Cluster, tasks: int) -> float:
-    """Return the seconds that a run of so many mapped tasks took, by Airflow's own account."""
-    run_id = cluster.api.trigger(DAG, {"n": tasks})
-
-    def ended() -> dict[str, str] | None:
-        found = cluster.api.call("GET", f"dags/{DAG}/dagRuns/{run_id}")
-        return found if found["state"] not in ("queued", "running") else None
-
-    found = cluster.wait(ended, f"{tasks} tasks", 600)
-    if found["state"] != "success":
-        raise RuntimeError(f"The run ended as {found['state']}.")
-    return (datetime.fromisoformat(found["end_date"]) - datetime.fromisoformat(found["start_date"])).total_seconds()
-
-
-if __name__ == "__main__":
+def main() -> None:
+    """Measure the parts that are asked for."""
     parser = ArgumentParser()
     parser.add_argument("side", choices=SIDES)
     parser.add_argument("database")
+    parser.add_argument("postgres_log", type=Path)
+    parser.add_argument("parts", help="names with commas between")
+    parser.add_argument("sizes", type=json.loads, help="JSON")
     arguments = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="edge-bench-"))
+    findings = Findings(arguments.side)
+    site = Site(SIDES[arguments.side], arguments.database, arguments.postgres_log, place, Sizes(**arguments.sizes))
     try:
-        print(json.dumps(measure(SIDES[arguments.side], arguments.database, place)))
+        site.cluster.migrate()
+        for name, part in site.parts().items():
+            if name in arguments.parts.split(","):
+                findings.attempt(name, part)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        site.stop()
+        if not findings.failed:
+            shutil.rmtree(place, ignore_errors=True)
+        print(findings.as_json())
+
+
+if __name__ == "__main__":
+    main()

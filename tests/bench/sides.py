@@ -14,9 +14,35 @@ from demo.cluster import Cluster
 from demo.edge import EdgeWorker, create_token
 from demo.environment import site
 from demo.process import Process
+from tests.bench.statements import BENCH
 
 CONCURRENCY = 8
 WORKER = "bench"
+WORKLOAD = json.dumps(
+    {
+        "token": "x" * 400,
+        "dag_rel_path": "bench.py",
+        "bundle_info": {"name": "dags-folder", "version": None},
+        "log_path": "dag_id=d/run_id=r/task_id=t<n>/attempt=1.log",
+        "ti": {
+            "id": "<id>",
+            "dag_version_id": "00000000-0000-0000-0000-000000000000",
+            "task_id": "t<n>",
+            "dag_id": "d",
+            "run_id": "r",
+            "try_number": 1,
+            "map_index": -1,
+            "pool_slots": 1,
+            "queue": "default",
+            "priority_weight": 1,
+            "parent_context_carrier": {},
+            "context_carrier": {},
+        },
+        "sentry_integration": "",
+        "type": "ExecuteTask",
+    }
+)
+"""As Airflow queues a task, with a token of usual length. Both sides parse it."""
 
 
 @dataclass(frozen=True)
@@ -25,27 +51,42 @@ class Side:
 
     executor: str
     worker_table: str
+    job_table: str
     finished_job: str
-    """SQL that inserts one finished job that ended ``%(age)s`` seconds ago."""
+    """SQL that inserts ``%(rows)s`` finished jobs that ended evenly over the last ``%(spread)s`` seconds."""
+    queued_job: str
+    """SQL that inserts ``%(rows)s`` queued jobs with the workload ``%(text)s``."""
 
 
 OURS = Side(
     "edge_otel.executor.EdgeExecutor",
     "edge_otel_worker",
+    "edge_otel_job",
     """INSERT INTO edge_otel_job (id, kind, dag_id, task_id, run_id, map_index, try_number, queue, slots, urgency,
            priority, workload, carrier, holders, log_path, state, claim, worker, queued_at, changed_at, log_complete)
        SELECT gen_random_uuid()::text, 'task', 'd', 't' || n, 'r', -1, 1, 'default', 1, 1, 1, %(text)s, '{}', '{}', 'x',
            'success', 1, 'w', now(), now() - n * %(spread)s * interval '1 second' / %(rows)s, true
        FROM generate_series(1, %(rows)s) n""",
+    """INSERT INTO edge_otel_job (id, kind, dag_id, task_id, run_id, map_index, try_number, queue, slots, urgency,
+           priority, workload, carrier, holders, state, claim, queued_at, changed_at, log_complete)
+       SELECT id, 'task', 'd', 't' || n, 'r', -1, 1, 'default', 1, 1, 1,
+           replace(replace(%(text)s, '<id>', id), '<n>', n::text), '{}', '{}', 'queued', 0, now(), now(), false
+       FROM (SELECT gen_random_uuid()::text AS id, n FROM generate_series(1, %(rows)s) n) new""",
 )
 EDGE3 = Side(
     "airflow.providers.edge3.executors.EdgeExecutor",
     "edge_worker",
+    "edge_job",
     """INSERT INTO edge_job (dag_id, task_id, run_id, map_index, try_number, task_instance_id, state, queue,
            concurrency_slots, priority_weight, command, queued_dttm, edge_worker, last_update)
        SELECT 'd', 't' || n, 'r', -1, 1, gen_random_uuid()::text, 'success', 'default', 1, 1, %(text)s, now(), 'w',
            now() - n * %(spread)s * interval '1 second' / %(rows)s
        FROM generate_series(1, %(rows)s) n""",
+    """INSERT INTO edge_job (dag_id, task_id, run_id, map_index, try_number, task_instance_id, state, queue,
+           concurrency_slots, priority_weight, command, queued_dttm, last_update)
+       SELECT 'd', 't' || n, 'r', -1, 1, id, 'queued', 'default', 1, 1,
+           replace(replace(%(text)s, '<id>', id), '<n>', n::text), now(), now()
+       FROM (SELECT gen_random_uuid()::text AS id, n FROM generate_series(1, %(rows)s) n) new""",
 )
 SIDES = {"ours": OURS, "edge3": EDGE3}
 
@@ -63,9 +104,14 @@ def worker_starter(side: Side, cluster: Cluster) -> Callable[[], Process]:
     return lambda: cluster.start_worker(WORKER, [*command, "-c", str(CONCURRENCY), "-H", WORKER], env)
 
 
+def create_group_token(cluster: Cluster) -> str:
+    """Return a token for all simulated workers."""
+    return create_token(cluster, f"{WORKER}-*")
+
+
 def connect(url: str) -> psycopg2.extensions.connection:
     """Return a connection to the side's database that commits each statement."""
-    connection = psycopg2.connect(url.replace("+psycopg2", ""))
+    connection = psycopg2.connect(url.replace("+psycopg2", ""), application_name=BENCH)
     connection.autocommit = True
     return connection
 
@@ -77,9 +123,24 @@ def registered(connection: psycopg2.extensions.connection, side: Side) -> bool:
         return bool(cursor.fetchone()[0])
 
 
+def empty(connection: psycopg2.extensions.connection, side: Side) -> None:
+    """Delete every job and worker."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {side.job_table}")
+        cursor.execute(f"DELETE FROM {side.worker_table}")
+        cursor.execute(f"VACUUM ANALYZE {side.job_table}")
+
+
 def insert_finished(connection: psycopg2.extensions.connection, side: Side, rows: int, spread: float) -> None:
     """Insert finished jobs that ended evenly over the last ``spread`` seconds."""
     text = json.dumps({"type": "ExecuteTask", "padding": "x" * 1300})
     with connection.cursor() as cursor:
         cursor.execute(side.finished_job, {"rows": rows, "spread": spread, "text": text})
+        cursor.execute("ANALYZE")
+
+
+def insert_queued(connection: psycopg2.extensions.connection, side: Side, rows: int) -> None:
+    """Insert jobs that wait for a worker of the default queue."""
+    with connection.cursor() as cursor:
+        cursor.execute(side.queued_job, {"rows": rows, "text": WORKLOAD})
         cursor.execute("ANALYZE")
