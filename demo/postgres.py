@@ -46,21 +46,27 @@ class Postgres:
         self._user = UNPRIVILEGED if os.geteuid() == 0 else None
         self._folder = Path(tempfile.mkdtemp(prefix="edge-postgres-"))
         programs = self._programs()
-        data = self._initialise(programs)
+        self._data = self._initialise(programs)
         options = [f"--{name}={value}" for name, value in SETTINGS.items()]
-        self.process = Process(
-            "PostgreSQL",
-            [programs / "postgres", "-D", data, "-p", str(self._port), *options],
-            log=log or self._folder / "postgres.log",
-            cwd=data,
-            user=self._user,
-            stop_signal=signal.SIGINT,
-        )
+        self._command = [programs / "postgres", "-D", self._data, "-p", str(self._port), *options]
+        self._log = log or self._folder / "postgres.log"
         try:
-            wait_for(self._answers, "PostgreSQL to answer", timeout=60)
+            self.start()
         except BaseException:
             self.stop()
             raise
+
+    def start(self) -> None:
+        """Start it on the files that it has."""
+        self.process = Process(
+            "PostgreSQL",
+            self._command,
+            log=self._log,
+            cwd=self._data,
+            user=self._user,
+            stop_signal=signal.SIGINT,
+        )
+        wait_for(self._answers, "PostgreSQL to answer", timeout=60)
 
     def _programs(self) -> Path:
         if self._user is None:

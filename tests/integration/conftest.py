@@ -13,6 +13,7 @@ import pytest
 from airflow_database import use
 
 if TYPE_CHECKING:
+    from replicas import Replicas
     from served import Api, StartApi
 
     from edge_otel.executor import EdgeExecutor
@@ -100,6 +101,16 @@ def start_api(database: NewSession, tmp_path: Path) -> Iterator[StartApi]:
     yield start
     for api in running:
         api.stop()
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Replicas]:
+    """Starts the Edge API as processes."""
+    from replicas import Replicas
+
+    replicas = Replicas()
+    yield replicas
+    replicas.stop()
 
 
 @pytest.fixture

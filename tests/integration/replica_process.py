@@ -1,0 +1,145 @@
+"""Runs Edge API servers as processes: this one imports everything once and forks a server for each line that it reads.
+
+A line is a JSON object: ``port``, ``log`` (a file), ``env`` (environment variables) and ``dies`` (a name of DEATHS, or
+null). The answer is a line with the server's process id. All servers are killed when the input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from airflow_database import use
+
+from edge_otel.api import assigner, recorder
+from edge_otel.api.app import create_configured_app
+from edge_otel.api.hub import Hub
+from edge_otel.state import FINISHED, JobState
+
+Work = Callable[..., Any]
+
+
+def die() -> None:
+    """End this process here and now."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _accepts(reports: list[Any]) -> bool:
+    return any(report.state is JobState.RUNNING for report in reports)
+
+
+def _ends(reports: list[Any]) -> bool:
+    return any(report.state in FINISHED for report in reports)
+
+
+def _after_claim(claim: Work) -> Work:
+    def work(*args: Any) -> Any:
+        batch = claim(*args)
+        if batch.claimed:
+            die()
+        return batch
+
+    return work
+
+
+def _around_reports(fatal: Callable[[list[Any]], bool], *, committed: bool) -> Callable[[Work], Work]:
+    def wrap(write: Work) -> Work:
+        def work(reports: list[Any]) -> Any:
+            if not committed and fatal(reports):
+                die()
+            verdicts = write(reports)
+            if fatal(reports):
+                die()
+            return verdicts
+
+        return work
+
+    return wrap
+
+
+DEATHS: dict[str, tuple[Any, str, Callable[[Work], Work]]] = {
+    "after the claim, before the offer": (assigner, "_claim", _after_claim),
+    "after accept, before its commit": (recorder, "_write", _around_reports(_accepts, committed=False)),
+    "after accept's commit, before confirmed": (recorder, "_write", _around_reports(_accepts, committed=True)),
+    "after the end, before its commit": (recorder, "_write", _around_reports(_ends, committed=False)),
+    "after the end's commit, before state_ack": (recorder, "_write", _around_reports(_ends, committed=True)),
+}
+"""By the step at which a server kills itself: what is wrapped, and in what."""
+
+
+HANDSHAKES_AT_A_TIME = "handshakes at a time: "
+"""Before a number in a server's log, whenever there were more than before."""
+
+
+def count_handshakes() -> None:
+    """Log how many handshakes are under way in the database, where there have never been so many."""
+    handshake = Hub._handshake
+    now, most, lock = 0, 0, threading.Lock()
+
+    def counted(work: Work) -> Any:
+        nonlocal now, most
+        with lock:
+            now += 1
+            if now > most:
+                most = now
+                print(f"{HANDSHAKES_AT_A_TIME}{most}", flush=True)
+        try:
+            return work()
+        finally:
+            with lock:
+                now -= 1
+
+    def watched(hub: Hub, work: Work) -> Any:
+        return handshake(hub, lambda: counted(work))
+
+    Hub._handshake = watched
+
+
+def serve(order: dict[str, Any]) -> None:
+    """Serve as configured until told to stop."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    output = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True)
+    os.environ.update(order["env"])
+    use(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    if order["dies"] is not None:
+        module, name, wrap = DEATHS[order["dies"]]
+        setattr(module, name, wrap(getattr(module, name)))
+    count_handshakes()
+    uvicorn.run(create_configured_app(), host="127.0.0.1", port=order["port"], log_config=None)
+
+
+def main() -> None:
+    """Fork until the input ends."""
+    # Nobody waits for the servers: without this, those that have ended would stay as zombies.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    started: list[int] = []
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                serve(json.loads(line))
+                code = 0
+            finally:
+                os._exit(code)
+        started.append(pid)
+        print(pid, flush=True)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
