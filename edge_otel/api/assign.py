@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from heapq import heapify, heappop, heapreplace
+from heapq import heapify, heappop, heapreplace, nlargest
 from random import Random
 
 RESERVE_AFTER = timedelta(seconds=10)
@@ -57,6 +57,18 @@ class Plan:
     """Jobs of these kinds fit nowhere any more."""
     reserved: frozenset[str]
     """Workers that must take no job from behind those that were given to ``match``: a big one waits for them."""
+
+
+def shortlist(seats: Iterable[Seat], most: int) -> list[Seat]:
+    """Return those with free slots: of each team and set of queues the ``most`` that have most.
+
+    A fleet of thousands is more than a handful of jobs needs. A worker that a big job waits for is always among them.
+    """
+    alike: dict[tuple[str | None, frozenset[str] | None], list[Seat]] = {}
+    for seat in seats:
+        if seat.free > 0:
+            alike.setdefault((seat.team, seat.queues), []).append(seat)
+    return [seat for group in alike.values() for seat in nlargest(most, group, key=lambda seat: seat.free)]
 
 
 def match(jobs: Iterable[Waiting], seats: Iterable[Seat], now: datetime) -> Plan:

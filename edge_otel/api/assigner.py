@@ -19,6 +19,8 @@ from edge_otel.settings import Settings
 
 log = logging.getLogger(__name__)
 
+GATHER = 0.02
+"""Seconds between claims: what comes in between is claimed together."""
 SAFETY_INTERVAL = 5.0
 """Seconds between looks where the database tells of new jobs: for those that it could not tell of."""
 AFTER_FAILURE = 1.0
@@ -53,6 +55,7 @@ class Assigner:
             seats = [seat for link in self._links.values() if (seat := link.seat()) is not None]
             if seats:
                 await self._assign(seats)
+                await asyncio.sleep(GATHER)
 
     async def _assign(self, seats: list[Seat]) -> None:
         loop = asyncio.get_running_loop()
@@ -64,11 +67,13 @@ class Assigner:
             await asyncio.sleep(AFTER_FAILURE)
             self.wake()
             return
-        connections = {seat.worker: seat.connection for seat in seats}
-        until = loop.time() + patience
+        connections = {seat.worker: seat.connection for seat in seats} if batch.claimed else {}
+        # Twice: whoever accepts late still finds its slots taken.
+        until = loop.time() + 2 * patience
         for worker, job in batch.claimed:
             link = self._links.get(worker)
-            if link is None or link.connection != connections[worker]:
+            room = link.seat() if link is not None and link.connection == connections[worker] else None
+            if link is None or room is None or room.free < job.slots:
                 self._give_back(worker, (job.id, job.claim))
             else:
                 link.offer(Offer(**offer_fields(job)), until)

@@ -64,17 +64,18 @@ async def _welcome(hub: Hub, websocket: WebSocket, principal: Principal) -> Link
 async def _serve(hub: Hub, link: Link, websocket: WebSocket) -> None:
     reading = asyncio.create_task(_read(hub, link, websocket), name=f"edge-read-{link.name}")
     writing = asyncio.create_task(link.write(websocket), name=f"edge-write-{link.name}")
+    overdue = asyncio.create_task(link.overdue(), name=f"edge-close-{link.name}")
     try:
-        done, _ = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({reading, writing, overdue}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             error = task.exception()
             if error is not None and not isinstance(error, WebSocketDisconnect):
                 log.error("The channel of worker %s failed.", link.name, exc_info=error)
     finally:
-        for task in (reading, writing):
+        for task in (reading, writing, overdue):
             task.cancel()
         hub.lost(link)
-        await asyncio.gather(reading, writing, return_exceptions=True)
+        await asyncio.gather(reading, writing, overdue, return_exceptions=True)
 
 
 async def _read(hub: Hub, link: Link, websocket: WebSocket) -> None:
@@ -91,7 +92,12 @@ async def _read(hub: Hub, link: Link, websocket: WebSocket) -> None:
 
 async def _next(websocket: WebSocket) -> FromWorker | None:
     """Return the next message, or None for one of an unknown type. Raises EdgeError, or WebSocketDisconnect."""
-    text = await websocket.receive_text()
+    received = await websocket.receive()
+    if received["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(received.get("code", 1006))
+    text = received.get("text")
+    if text is None:
+        raise BadInput("A message is text: JSON in UTF-8.")
     if len(text) > MAX_MESSAGE:
         raise TooLarge(f"The message is larger than {MAX_MESSAGE} bytes.")
     try:

@@ -181,8 +181,7 @@ class Hub:
             report = Report(link.name, *key, JobState.RUNNING)
         elif isinstance(message, Decline):
             log.info("Worker %s declines job %s: %s", link.name, message.id, message.reason)
-            link.released(key)
-            link.declined = True
+            link.decline(key)
             report = Report(link.name, *key, JobState.QUEUED)
         else:
             link.released(key)
@@ -202,9 +201,8 @@ class Hub:
         self.recorder.give_back(Report(worker, *job, JobState.QUEUED))
 
     def _cancel(self, link: Link, job: JobKey) -> None:
-        link.offered.pop(job, None)
         cancel = {"id": job[0], "claim": job[1], "reason": "Airflow has withdrawn the task."}
-        link.send(Cancel.model_validate(cancel))
+        link.cancel(Cancel.model_validate(cancel))
 
 
 async def _keep(name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.websockets import WebSocket
 
 from edge_otel.api.assign import Seat
-from edge_otel.messages import RESTARTING, Bye, Changed, Heartbeat, HeartbeatAck, Hello, Message, Offer, encode
+from edge_otel.messages import RESTARTING, Bye, Cancel, Changed, Heartbeat, HeartbeatAck, Hello, Message, Offer, encode
 from edge_otel.models.fleet import Beat, Stored
 from edge_otel.state import TAKES_JOBS, WorkerState, settle
 from edge_otel.telemetry import context
@@ -18,6 +18,9 @@ from edge_otel.wire import WorkerReply, WorkerReport, WorkerSettings
 
 MAX_UNSENT = 8 * 1024 * 1024
 """Characters that wait for a slow reader before its channel is closed."""
+
+CLOSE_WITHIN = 3.0
+"""Seconds for the last messages; who does not read them loses the channel without."""
 
 JobKey = tuple[str, int]
 """Id and claim."""
@@ -46,10 +49,19 @@ class Link:
         self._unsent_size = 0
         self._stirred = asyncio.Event()
         self._closing: int | None = None
+        self._closed = asyncio.Event()
+        self._seat: Seat | None = None
+        self._seated = False
+        """Whether the seat is as of now: it is asked for often, and changes rarely."""
         self._note(hello)
 
     def seat(self) -> Seat | None:
         """Return the room for jobs, or None where there is none."""
+        if not self._seated:
+            self._seat, self._seated = self._new_seat(), True
+        return self._seat
+
+    def _new_seat(self) -> Seat | None:
         if self.declined or self._closing is not None or self.told.state not in TAKES_JOBS:
             return None
         if self.report.state not in TAKES_JOBS:
@@ -73,13 +85,14 @@ class Link:
         self._note(heartbeat)
         news = before.state is not heartbeat.state or before.jobs_active != heartbeat.jobs_active
         self.told.state = settle(self.told.state, heartbeat.state)
+        self._seated = False
         self.told.last_update = datetime.now(UTC)
         self._tell(HeartbeatAck, self.seq)
         return news
 
     def _note(self, report: Hello | Heartbeat) -> None:
         self.report = report
-        self.declined = False
+        self.declined, self._seated = False, False
         self._trace_id = context.trace_id({"traceparent": report.traceparent or ""})
         # An offer that was sent while this report was on its way is not in it.
         self.held = {
@@ -100,6 +113,7 @@ class Link:
         told = self.told
         if wanted != (told.state, told.queues, told.concurrency, told.maintenance_comments):
             told.state, told.queues, told.concurrency, told.maintenance_comments = wanted
+            self._seated = False
             self._tell(Changed, seq)
 
     def set_pace(self, settings: WorkerSettings) -> None:
@@ -124,21 +138,36 @@ class Link:
     def offer(self, offer: Offer, until: float) -> None:
         """Offer a job; it holds its slots until it is answered, or ``until`` by the loop's clock."""
         self.offered[str(offer.task_instance_id), offer.claim] = (offer.concurrency_slots, until)
+        self._seated = False
         self.send(offer)
 
     def accepted(self, job: JobKey) -> None:
         """The worker has taken a job: from now on its reports have it."""
         slots, _ = self.offered.pop(job, (0, 0.0))
         self.held.setdefault(job, slots)
+        self._seated = False
+
+    def decline(self, job: JobKey) -> None:
+        """The worker has no room for a job that was offered."""
+        self.released(job)
+        self.declined = True
+
+    def cancel(self, cancel: Cancel) -> None:
+        """Have the worker stop a job; it holds its slots until the worker reports without it."""
+        self.offered.pop((str(cancel.id), cancel.claim), None)
+        self._seated = False
+        self.send(cancel)
 
     def released(self, job: JobKey) -> None:
         """A job holds no slots here any more."""
         self.offered.pop(job, None)
         self.held.pop(job, None)
+        self._seated = False
 
     def forget_offers_until(self, now: float) -> None:
         """Free the slots of offers that were never answered; their jobs return to the queue by the executor's care."""
         self.offered = {job: offer for job, offer in self.offered.items() if offer[1] > now}
+        self._seated = False
 
     def send(self, message: Message | BaseModel) -> None:
         """Send a message as soon as the worker reads; one that does not read loses its channel."""
@@ -156,8 +185,14 @@ class Link:
         """Send a last message and close."""
         self.send(last)
         if self._closing is None:
-            self._closing = code
+            self._closing, self._seated = code, False
+        self._closed.set()
         self._stirred.set()
+
+    async def overdue(self) -> None:
+        """Return when the channel should have been closed by now."""
+        await self._closed.wait()
+        await asyncio.sleep(CLOSE_WITHIN)
 
     async def write(self, websocket: WebSocket) -> None:
         """Send what is to be sent until the channel is to be closed."""

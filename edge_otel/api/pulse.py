@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -15,7 +15,7 @@ from edge_otel.errors import EdgeError, Forbidden, SessionReplaced, WorkerNotFou
 from edge_otel.messages import Bye
 from edge_otel.models import fleet
 from edge_otel.models.database import DatabaseFailure
-from edge_otel.models.fleet import Beat, Stored, Withdrawn
+from edge_otel.models.fleet import Beat, Reclaimed, Stored
 from edge_otel.models.session import new_session
 from edge_otel.settings import Settings
 
@@ -54,6 +54,7 @@ class Pulse:
         self._noted: set[str] = set()
         self._look = asyncio.Event()
         self._token_uses_at = 0.0
+        self._turn = asyncio.Lock()
         self._database = ThreadPoolExecutor(1, thread_name_prefix="edge-heartbeats")
 
     def interval(self, coming: int = 0) -> float:
@@ -83,18 +84,19 @@ class Pulse:
 
     async def flush(self) -> None:
         """Write the heartbeats that wait, and heed what the rows say."""
-        links, self._unwritten = self._unwritten, {}
-        if not links:
-            return
-        seqs = {name: link.seq for name, link in links.items()}
-        beats = {name: link.beat() for name, link in links.items()}
-        try:
-            rows = await self._ask(_record, beats)
-        except DatabaseFailure as failure:
-            log.warning("%d heartbeats wait for the database: %s", len(links), failure.orig)
-            self._unwritten = links | self._unwritten
-            return
-        self._heed(links, rows, seqs)
+        async with self._turn:
+            links, self._unwritten = self._unwritten, {}
+            if not links:
+                return
+            seqs = {name: link.seq for name, link in links.items()}
+            beats = {name: link.beat() for name, link in links.items()}
+            try:
+                rows = await self._ask(_record, beats)
+            except DatabaseFailure as failure:
+                log.warning("%d heartbeats wait for the database: %s", len(links), failure.orig)
+                self._unwritten = links | self._unwritten
+                return
+            self._heed(links, rows, seqs)
 
     async def run_looks(self) -> None:
         """Look at rows until cancelled: at all now and then, and at those that somebody speaks of at once."""
@@ -102,24 +104,23 @@ class Pulse:
             everything = not await _wait(self._look, LOOK_INTERVAL)
             self._look.clear()
             noted, self._noted = self._noted, set()
-            names = set(self._links) if everything else noted
-            links = {name: self._links[name] for name in names if name in self._links}
-            if not links:
+            if not self._links:
                 continue
-            seqs = {name: link.seq for name, link in links.items()}
             try:
-                rows, withdrawn = await self._ask(_look, list(links))
+                async with self._turn:
+                    await self._look_at(list(self._links) if everything else noted)
+                if everything:
+                    await self._care()
             except DatabaseFailure as failure:
                 log.warning("What is wanted of the workers cannot be read now: %s", failure.orig)
-                continue
-            # A heartbeat that is not written yet knows more than the row.
-            for name in self._unwritten:
-                rows.pop(name, None)
-                links.pop(name, None)
-            self._heed(links, rows, seqs)
-            self._cancel_withdrawn(withdrawn)
-            if everything:
-                await self._care()
+
+    async def _look_at(self, names: Iterable[str]) -> None:
+        # A heartbeat that is not written yet knows more than the row, and its own turn comes.
+        links = {name: self._links[name] for name in names if name in self._links and name not in self._unwritten}
+        seqs = {name: link.seq for name, link in links.items()}
+        rows, changed = await self._ask(_look, list(links))
+        self._heed({name: link for name, link in links.items() if name not in self._unwritten}, rows, seqs)
+        self._cancel_taken(changed)
 
     def _heed(self, links: Mapping[str, Link], rows: Mapping[str, Stored], seqs: Mapping[str, int]) -> None:
         now = datetime.now(UTC)
@@ -138,11 +139,11 @@ class Pulse:
             else:
                 link.heed(row, seqs[name])
 
-    def _cancel_withdrawn(self, withdrawn: list[Withdrawn]) -> None:
-        claims = {job.id: job.claim for job in withdrawn}
-        for link in self._links.values() if claims else ():
+    def _cancel_taken(self, changed: Mapping[str, Reclaimed]) -> None:
+        for link in self._links.values() if changed else ():
             for job_id, claim in [*link.held, *link.offered]:
-                if claim < claims.get(job_id, claim):
+                row = changed.get(job_id)
+                if row is not None and row.ended(claim):
                     self._cancel(link, (job_id, claim))
 
     async def _care(self) -> None:
@@ -175,9 +176,9 @@ def _record(beats: dict[str, Beat]) -> dict[str, Stored]:
         return fleet.record_beats(session, beats)
 
 
-def _look(names: list[str]) -> tuple[dict[str, Stored], list[Withdrawn]]:
+def _look(names: list[str]) -> tuple[dict[str, Stored], dict[str, Reclaimed]]:
     with new_session() as session:
-        return fleet.stored(session, names), fleet.withdrawn_since(session, datetime.now(UTC) - fleet.RECENT)
+        return fleet.stored(session, names), fleet.reclaimed_since(session, datetime.now(UTC) - fleet.RECENT)
 
 
 def _record_token_uses(names: list[str]) -> None:

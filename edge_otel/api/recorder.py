@@ -12,10 +12,10 @@ from edge_otel.api import log_files
 from edge_otel.api.link import Link
 from edge_otel.messages import Confirmed, Stale, StateAck
 from edge_otel.models.database import DatabaseFailure, passing
-from edge_otel.models.reports import Report, record_all
+from edge_otel.models.reports import Recorded, Report, record_all
 from edge_otel.models.session import new_session
 from edge_otel.settings import LogFolder
-from edge_otel.state import FINISHED, JobState, Verdict
+from edge_otel.state import JobState, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Recorder:
     async def _record(self, batch: list[tuple[Link | None, Report]]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            verdicts = await loop.run_in_executor(self._database, _write, [report for _, report in batch])
+            recorded = await loop.run_in_executor(self._database, _write, [report for _, report in batch])
         except DatabaseFailure as failure:
             if passing(failure):
                 log.warning("%d reports on jobs wait for the database: %s", len(batch), failure.orig)
@@ -84,8 +84,10 @@ class Recorder:
             else:
                 log.exception("A report on job %s cannot be stored.", batch[0][1].job_id)
             return
-        for (link, report), verdict in zip(batch, verdicts, strict=True):
-            self._answer(link, report, verdict)
+        for (link, report), what in zip(batch, recorded, strict=True):
+            self._answer(link, report, what.verdict)
+            if what.log_to_write:
+                self._finalise(report.job_id)
 
     def _answer(self, link: Link | None, report: Report, verdict: Verdict) -> None:
         key = (report.job_id, report.claim)
@@ -102,8 +104,6 @@ class Recorder:
             link.send(answer.model_validate({"id": report.job_id, "claim": report.claim}))
         if verdict is Verdict.STALE:
             self._freed()
-        elif report.state in FINISHED:
-            self._finalise(report.job_id)
 
     def _finalise(self, job_id: str) -> None:
         if self._logs_waiting >= MAX_LOGS_WAITING:
@@ -120,6 +120,6 @@ class Recorder:
         written.add_done_callback(done)
 
 
-def _write(reports: list[Report]) -> list[Verdict]:
+def _write(reports: list[Report]) -> list[Recorded]:
     with new_session() as session:
         return record_all(session, reports, datetime.now(UTC))

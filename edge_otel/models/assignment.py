@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
-from edge_otel.api.assign import Kind, Seat, Waiting, match
+from edge_otel.api.assign import Kind, Seat, Waiting, match, shortlist
 from edge_otel.models import fleet
 from edge_otel.models.jobs import batches
 from edge_otel.models.session import prepare_lock
@@ -19,6 +19,10 @@ from edge_otel.state import TAKES_JOBS, JobState
 
 _LOOK_AHEAD = 50
 """Fewest rows to look at: the first ones may be too big for what is free."""
+
+
+_SEATS = 100
+"""Most workers of a kind to look at in one claim; the next claim looks at others."""
 
 
 class Claimed(NamedTuple):
@@ -59,7 +63,9 @@ def claim_batch(
     time hide nothing from each other. What another one took meanwhile is passed over. A worker's row has the last word:
     what an administrator took away counts at once, and so does another connection.
     """
-    room = {seat.worker: seat for seat in seats if seat.free > 0}
+    listed = shortlist(seats, _SEATS)
+    room = {seat.worker: seat for seat in listed}
+    passed_over = len(listed) < len(seats)
     checked: set[str] = set()
     blocked: set[Kind] = set()
     lost: set[str] = set()
@@ -86,10 +92,10 @@ def claim_batch(
             lost |= {job.id for job, _ in placements} - taken.keys()
             continue
         if len(waiting) < wanted:
-            return Batch(claimed, more=False)
+            return Batch(claimed, more=passed_over and bool(claimed))
         blocked |= plan.blocked
         room = {worker: seat for worker, seat in room.items() if worker not in plan.reserved}
-    return Batch(claimed, more=bool(room))
+    return Batch(claimed, more=bool(claimed) and (bool(room) or passed_over))
 
 
 def _waiting(
@@ -158,18 +164,25 @@ def _take(session: Session, workers: Mapping[str, str], now: datetime, until: da
         rows = {row.id: Claimed(*row) for row in session.execute(query)}
         if not rows:
             continue
-        claim = (
-            update(Job)
-            .where(Job.id.in_(rows))
-            .values(
-                state=JobState.ASSIGNED,
-                claim=Job.claim + 1,
-                worker=case({job_id: workers[job_id] for job_id in rows}, value=Job.id),
-                assigned_at=now,
-                offer_expires_at=until,
-                changed_at=now,
-            )
-        )
-        session.execute(claim.execution_options(synchronize_session=False))
+        session.connection().execute(_CLAIM, [_claim_of(job_id, workers[job_id], now, until) for job_id in rows])
         taken |= {job_id: row._replace(claim=row.claim + 1) for job_id, row in rows.items()}
     return taken
+
+
+def _claim_of(job_id: str, worker: str, now: datetime, until: datetime) -> dict[str, object]:
+    return {"job_id": job_id, "by": worker, "now": now, "until": until}
+
+
+# One text for any number of rows: compiling one for each batch would cost more than running it.
+_CLAIM = (
+    update(Job.__table__)  # type: ignore[arg-type]
+    .where(Job.id == bindparam("job_id"))
+    .values(
+        state=JobState.ASSIGNED,
+        claim=Job.claim + 1,
+        worker=bindparam("by"),
+        assigned_at=bindparam("now"),
+        offer_expires_at=bindparam("until"),
+        changed_at=bindparam("now"),
+    )
+)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import flag_modified
 
 from edge_otel.models import tokens, workers
 from edge_otel.models.jobs import batches
@@ -16,6 +17,9 @@ from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Token, Worker
 from edge_otel.state import JobState
 from edge_otel.wire import WorkerReport
+
+_BEAT = ("state", "jobs_active", "sysinfo", "slots", "heartbeat_interval", "last_heartbeat")
+"""Written for each heartbeat, changed or not: updates of the same columns go to the database together."""
 
 
 class Stored(NamedTuple):
@@ -74,6 +78,8 @@ def record_beats(session: Session, beats: Mapping[str, Beat]) -> dict[str, Store
             beat = beats[worker.name]
             if worker.connection == beat.connection:
                 workers.record_heartbeat(session, worker, beat.report, beat.at, trace_id=beat.trace_id)
+                for name in _BEAT:
+                    flag_modified(worker, name)
         session.flush()
     return stored(session, beats)
 
@@ -86,17 +92,22 @@ def record_token_uses(session: Session, names: Collection[str], now: datetime) -
         session.execute(query.execution_options(synchronize_session=False))
 
 
-class Withdrawn(NamedTuple):
-    """A job that nobody wants any more, with the claim number that its row has now."""
+class Reclaimed(NamedTuple):
+    """A job that may run under an earlier claim than its row's."""
 
-    id: str
     claim: int
+    holders: dict[str, str]
+
+    def ended(self, claim: int) -> bool:
+        """Return whether nobody wants the process of this claim. That of a task which was deferred is about to end by
+        itself, and has a log to send."""
+        return claim < self.claim and str(claim) not in self.holders
 
 
-def withdrawn_since(session: Session, since: datetime) -> list[Withdrawn]:
-    """Return the jobs that were ended without their worker at or after ``since``."""
-    query = select(Job.id, Job.claim).where(Job.changed_at >= since, Job.state == JobState.LOST)
-    return [Withdrawn(*row) for row in session.execute(query)]
+def reclaimed_since(session: Session, since: datetime) -> dict[str, Reclaimed]:
+    """Return, by id, the jobs that changed at or after ``since`` and are not under their first claim."""
+    query = select(Job.id, Job.claim, Job.holders).where(Job.changed_at >= since, Job.claim > 1)
+    return {row.id: Reclaimed(row.claim, row.holders) for row in session.execute(query)}
 
 
 def not_held(session: Session, worker: str, running: Collection[tuple[str, int]]) -> list[tuple[str, int]]:

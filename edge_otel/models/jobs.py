@@ -153,7 +153,7 @@ def id_at(session: Session, dag_id: str, task_id: str, run_id: str, try_number: 
 
 
 def record_report(
-    job: Job,
+    job: Any,
     reported: JobState,
     claim: int,
     now: datetime,
@@ -163,7 +163,7 @@ def record_report(
     log_length: int | None = None,
     log_sha256: str | None = None,
 ) -> Verdict:
-    """Apply a worker's report to a locked row, and return what became of it."""
+    """Apply a worker's report to a locked row (or an object with its columns), and return what became of it."""
     verdict = judge(JobState(job.state), job.claim, reported, claim)
     if verdict is Verdict.REPEATED and job.state in FINISHED and job.log_length is None and log_length is not None:
         # The job was settled in its worker's place: the state stays, but how long the log is only the worker knows.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.orm import Session
 
 from edge_otel.models.jobs import batches, record_report
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job
-from edge_otel.state import JobState, Verdict
+from edge_otel.models.wakeup import announce_jobs
+from edge_otel.state import FINISHED, JobState, Verdict
 from edge_otel.wire import JobOutcome
 
 
@@ -24,37 +27,70 @@ class Report:
     job_id: str
     claim: int
     state: JobState
-    outcome: JobOutcome | None = None
+    outcome: JobOutcome = field(default_factory=JobOutcome)
 
 
-_NEEDED = load_only(
-    Job.state,
-    Job.claim,
-    Job.worker,
-    Job.changed_at,
-    Job.accepted_at,
-    Job.ended_at,
-    Job.exit_code,
-    Job.error,
-    Job.log_length,
-    Job.log_sha256,
-    Job.log_complete,
+class Recorded(NamedTuple):
+    """What became of a report."""
+
+    verdict: Verdict
+    log_to_write: bool = False
+    """The job has ended, and its log is not where Airflow reads it."""
+
+
+_CHANGEABLE = (
+    "state",
+    "changed_at",
+    "accepted_at",
+    "ended_at",
+    "exit_code",
+    "error",
+    "log_length",
+    "log_sha256",
+    "log_complete",
 )
+_READ = [getattr(Job, name) for name in ("id", "claim", "worker", "log_path", *_CHANGEABLE)]
 
 
-def record_all(session: Session, reports: Sequence[Report], now: datetime) -> list[Verdict]:
+def record_all(session: Session, reports: Sequence[Report], now: datetime) -> list[Recorded]:
     """Apply the reports in their order and return what became of each. A job of another worker's is stale."""
     prepare_lock(session, Job)
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, Any] = {}
     # In the order of their ids: two servers that lock the same rows never wait for each other in a circle.
     for batch in batches(sorted({report.job_id for report in reports})):
-        query = select(Job).where(Job.id.in_(batch)).order_by(Job.id).with_for_update().options(_NEEDED)
-        jobs |= {job.id: job for job in session.scalars(query.execution_options(populate_existing=True))}
-    return [_record(jobs.get(report.job_id), report, now) for report in reports]
+        query = select(*_READ).where(Job.id.in_(batch)).order_by(Job.id).with_for_update()
+        jobs |= {row.id: SimpleNamespace(**row._mapping) for row in session.execute(query)}
+    before = {job_id: tuple(vars(job).values()) for job_id, job in jobs.items()}
+    recorded = [_record(jobs.get(report.job_id), report, now) for report in reports]
+    _write(session, [job for job in jobs.values() if tuple(vars(job).values()) != before[job.id]], now)
+    return recorded
 
 
-def _record(job: Job | None, report: Report, now: datetime) -> Verdict:
+def _record(job: Any, report: Report, now: datetime) -> Recorded:
     if job is None or job.worker != report.worker:
-        return Verdict.STALE
-    outcome = (report.outcome or JobOutcome()).model_dump(include=set(JobOutcome.model_fields))
-    return record_report(job, report.state, report.claim, now, **outcome)
+        return Recorded(Verdict.STALE)
+    outcome = {name: getattr(report.outcome, name) for name in JobOutcome.model_fields}
+    verdict = record_report(job, report.state, report.claim, now, **outcome)
+    to_write = job.state in FINISHED and job.log_path is not None and not job.log_complete
+    return Recorded(verdict, to_write)
+
+
+def _write(session: Session, jobs: Iterable[Any], now: datetime) -> None:
+    """Write the rows that changed: one statement for all that were accepted, one for all that are back in the queue."""
+    ids: dict[str, list[str]] = {}
+    ended = []
+    for job in jobs:
+        if job.state in FINISHED:
+            ended.append({"job_id": job.id, **{name: getattr(job, name) for name in _CHANGEABLE}})
+        else:
+            ids.setdefault(job.state, []).append(job.id)
+    for state, of_state in ids.items():
+        accepted = {"accepted_at": now} if state == JobState.RUNNING else {}
+        for batch in batches(of_state):
+            query = update(Job).where(Job.id.in_(batch)).values(state=state, changed_at=now, **accepted)
+            session.execute(query.execution_options(synchronize_session=False))
+    if ended:
+        query = update(Job.__table__).where(Job.id == bindparam("job_id"))  # type: ignore[arg-type]
+        session.connection().execute(query.values({name: bindparam(name) for name in _CHANGEABLE}), ended)
+    if JobState.QUEUED in ids:
+        announce_jobs(session)

@@ -8,8 +8,7 @@ from uuid import uuid4
 from served import FACTS
 from websockets.sync.client import ClientConnection, connect
 
-from edge_otel.messages import FROM_SERVER, encode
-from edge_otel.messages import Accept, Ended, Heartbeat, Hello, Offer
+from edge_otel.messages import FROM_SERVER, Accept, Ended, Heartbeat, Hello, Offer, encode
 
 PATIENCE = 15.0
 
@@ -17,10 +16,11 @@ PATIENCE = 15.0
 class Far:
     """One connection that says what it is told to say."""
 
-    def __init__(self, url: str, token: str, name: str = "w", session: str | None = None) -> None:
+    def __init__(self, url: str, token: str, name: str = "w", session: str | None = None, max_queue: int = 16) -> None:
         self.name = name
         self.session = session or str(uuid4())
         self.seq = 0
+        self._heard: list[Any] = []
         self.facts: dict[str, Any] = dict(FACTS)
         self._opening = connect(
             url.replace("http", "ws", 1) + "/v2/channel",
@@ -28,6 +28,7 @@ class Far:
             compression=None,
             proxy=None,
             max_size=None,
+            max_queue=max_queue,
         )
         self.socket: ClientConnection = self._opening.__enter__()
 
@@ -35,12 +36,18 @@ class Far:
         """Send a message, or any text."""
         self.socket.send(message if isinstance(message, str | bytes) else encode(message))
 
-    def hear(self, kind: str | None = None, timeout: float = PATIENCE) -> Any:
-        """Return the next message, or the next one of this type."""
+    def hear(self, *kinds: str, timeout: float = PATIENCE) -> Any:
+        """Return the next message, or the next one of these types; what is passed over can be heard later."""
+        for message in self._heard:
+            if not kinds or message.type in kinds:
+                self._heard.remove(message)
+                return message
         while True:
             message = FROM_SERVER.read(self.socket.recv(timeout=timeout))
-            if kind is None or (message is not None and message.type == kind):
+            assert message is not None
+            if not kinds or message.type in kinds:
                 return message
+            self._heard.append(message)
 
     def hello(self, state: str = "starting", **fields: Any) -> Any:
         """Register, and return the answer."""
@@ -58,12 +65,12 @@ class Far:
     def accept(self, offer: Offer) -> Any:
         """Accept an offer, and return the answer."""
         self.say(Accept(id=offer.task_instance_id, claim=offer.claim))
-        return self.hear()
+        return self.hear("confirmed", "stale", "error")
 
     def end(self, offer: Offer, state: str = "success", **fields: Any) -> Any:
         """Report the end of a job, and return the answer."""
         self.say(Ended.model_validate({"id": offer.task_instance_id, "claim": offer.claim, "state": state, **fields}))
-        return self.hear()
+        return self.hear("state_ack", "stale", "error")
 
     def close(self) -> None:
         """Break the connection."""
