@@ -134,6 +134,7 @@ def test_a_pure_file_reads_no_clock_and_does_no_io(name):
         ("starlette", ("edge_otel.api",)),
         ("airflow", AIRFLOW_ALLOWED),
         ("requests", ("edge_worker",)),
+        ("websockets", ("edge_worker",)),
         ("psutil", ("edge_worker",)),
         (
             "edge_otel.models",

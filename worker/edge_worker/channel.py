@@ -128,10 +128,13 @@ class Channel:
         message = Heartbeat.model_validate({**report.model_dump(), "seq": self._seq, **context.new_root()})
         try:
             reply: HeartbeatAck = await self._ask(("heartbeat", self._seq), message)
-        except Unreachable:
+        except Unreachable as fault:
             # Whether it is closed or silent: there must be another.
             await self.close()
-            raise self.loss() from None
+            loss = self.loss()
+            if isinstance(fault, Disconnected) or isinstance(loss, faults.Replaced):
+                raise loss from None
+            raise Disconnected(str(fault)) from None
         return reply
 
     async def report(self, ticket: Ticket, state: str, report: JobReport) -> None:

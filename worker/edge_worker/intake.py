@@ -96,29 +96,30 @@ class Intake:
                 failures += 1
                 continue
             failures = 0
-            if offer is None:
+            if offer is None or not await self._take(offer):
                 await wait(station.room, plan.jittered(station.pace().poll_interval, random.random()))  # noqa: S311
-            else:
-                await self._take(offer)
 
-    async def _take(self, offer: JobOffer) -> None:
+    async def _take(self, offer: JobOffer) -> bool:
+        """Return whether the job is this worker's to see through, or decline it."""
         ticket = read_ticket(offer)
         log.info("job %s: offered: %s %s %s", ticket.id, ticket.dag_id, ticket.run_id, ticket.task_id)
         if (ticket.id, ticket.claim) in self._station.jobs:
-            return
+            return True
         if ticket.slots > self._station.free:
             await self._decline(ticket, f"it needs {ticket.slots} slots, and {self._station.free} are free")
-            return
+            # The server has counted otherwise.
+            self._station.news.set()
+            return False
         folder = self._journal.folder(ticket.id, ticket.claim)
         try:
             folder.open(ticket, json.dumps(spans.hand_over(offer.command, ticket.span)))
         except OSError as error:
             folder.remove()
             await self._decline(ticket, f"its folder cannot be written: {error}")
-            await asyncio.sleep(self._station.pace().poll_interval)
-            return
+            return False
         self._own(Job(self._site, folder, ticket))
         self._station.news.set()
+        return True
 
     async def _decline(self, ticket: Ticket, why: str) -> None:
         log.warning("job %s: declined: %s", ticket.id, why)

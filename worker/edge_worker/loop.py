@@ -53,6 +53,8 @@ class Loop:
         self._journal = journal
         self._intake = Intake(station, transport, site, journal, self._own, self._step_down)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._met = False
+        """The server has taken this daemon."""
         self._code = STOPPED
 
     async def run(self) -> int:
@@ -127,11 +129,10 @@ class Loop:
     async def _heart(self) -> None:
         station = self._station
         failures = 0
-        met = False
         while not station.replaced:
             known = station.registered.is_set()
             # A worker in maintenance says so from the first word, else the server would take it out of it.
-            state = observe(station.facts) if met or station.maintenance else WorkerState.STARTING
+            state = observe(station.facts) if self._met or station.maintenance else WorkerState.STARTING
             report = station.report(state)
             station.news.clear()
             try:
@@ -146,7 +147,7 @@ class Loop:
                 self._step_down(fault)
                 return
             except Refused as fault:
-                if not met and not station.jobs:
+                if not self._met and not station.jobs:
                     log.error("%s. Registration as %r was refused.", fault, station.settings.name)  # noqa: TRY400
                     self._code = REFUSED
                     return
@@ -168,7 +169,7 @@ class Loop:
             if failures:
                 log.info("the server answers again")
             failures = 0
-            met = True
+            self._met = True
             self._heed(known, report.state, reply)
             await asyncio.sleep(NEWS_GAP)
             interval = plan.jittered(station.pace().heartbeat_interval, random.random())  # noqa: S311
@@ -220,7 +221,7 @@ class Loop:
 
     async def _farewell(self) -> None:
         state = WorkerState.OFFLINE_MAINTENANCE if self._station.maintenance else WorkerState.OFFLINE
-        if not self._station.registered.is_set():
+        if not self._met:
             return
         try:
             async with asyncio.timeout(FAREWELL_WITHIN):

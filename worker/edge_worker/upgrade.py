@@ -85,4 +85,6 @@ def _refusal(url: str, answer: Response) -> NotAllowed | Unreachable:
     detail = body.detail if body else f"{url} was answered {answer.status_code} {answer.reason_phrase}"
     if meaning is Answer.LATER:
         return Unreachable(detail, read_retry_after(answer.headers.get("Retry-After")))
+    if location := answer.headers.get("Location"):
+        detail += f", a redirect to {location}: set --server to the final URL"
     return NoChannel(detail)

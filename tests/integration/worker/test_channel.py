@@ -198,6 +198,19 @@ def test_server_that_is_gone_is_waited_for_while_jobs_go_on(central: FakeCentral
     assert len(messages(central, "accept")) == 1
 
 
+def test_drain_during_an_outage_ends_with_a_last_word(central: FakeCentral, start: Start) -> None:
+    daemon = start()
+    beats(central)
+    central.down = True
+    asked = len(central.upgrades)
+    central.wait_for(lambda: len(central.upgrades) > asked)
+    daemon.process.terminate()
+    central.wait_for(lambda: "draining" in daemon.said)
+    central.down = False
+    assert daemon.process.wait(20) == 0
+    assert central.last()["state"] == "offline"
+
+
 @pytest.mark.parametrize("kind", ["cancel", "stale"])
 def test_cancelled_job_is_killed_and_forgotten(central: FakeCentral, start: Start, kind: str) -> None:
     daemon = start(kill_grace=0.3, concurrency=1)

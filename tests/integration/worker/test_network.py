@@ -16,6 +16,7 @@ from conftest import Start, finished, workload
 from fake_server import Answer, Call, FakeCentral
 
 
+@pytest.mark.parametrize("transport", ["polling"])
 def test_many_requests_use_few_connections(central: FakeCentral, start: Start) -> None:
     start()
     jobs = [central.offer(workload("log(b'x')")) for _ in range(5)]
@@ -29,6 +30,7 @@ class Proxy:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.connects = True
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.closing = False
@@ -55,6 +57,9 @@ class Proxy:
         first = head.split(b"\r\n")[0].decode()
         self.asked.append(first)
         method, target, _ = first.split()
+        if method == "CONNECT" and not self.connects:
+            client.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
+            return
         place = target if method == "CONNECT" else target.split("/")[2]
         host, _, port = place.partition(":")
         with socket.create_connection((host, int(port))) as server:
@@ -83,16 +88,37 @@ def proxy() -> Iterator[Proxy]:
     found.close()
 
 
-def test_proxy_of_the_flag_is_used(central: FakeCentral, start: Start, proxy: Proxy) -> None:
+def test_proxy_of_the_flag_is_used(central: FakeCentral, start: Start, proxy: Proxy, transport: str) -> None:
     start(proxy=proxy.url, env={"NO_PROXY": "", "HTTP_PROXY": "http://127.0.0.1:9"})
     assert proxy.asked
     assert f"127.0.0.1:{central.port}" in proxy.asked[0]
+    assert proxy.asked[0].startswith("CONNECT ") is (transport == "channel")
+    job = central.offer(workload("log(b'x')"))
+    central.wait_for(finished(job))
+
+
+def test_proxy_of_the_environment_is_used_for_the_scheme_of_the_server_only(
+    central: FakeCentral, start: Start, proxy: Proxy
+) -> None:
+    start(env={"HTTPS_PROXY": proxy.url, "https_proxy": proxy.url, "NO_PROXY": "", "no_proxy": ""})
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize("transport", ["auto"])
+def test_proxy_that_refuses_connect_means_polling(central: FakeCentral, start: Start, proxy: Proxy) -> None:
+    proxy.connects = False
+    start(proxy=proxy.url)
+    job = central.offer(workload("log(b'x')"))
+    central.wait_for(finished(job))
+    assert proxy.asked[0].startswith("CONNECT ")
+    assert central.upgrades == []
 
 
 def test_proxy_of_the_environment_is_used_but_for_hosts_in_no_proxy(
     central: FakeCentral, start: Start, proxy: Proxy
 ) -> None:
-    through = {"HTTP_PROXY": proxy.url, "http_proxy": proxy.url}
+    # Without a scheme, as some have it.
+    through = {"HTTP_PROXY": proxy.url.removeprefix("http://"), "http_proxy": proxy.url.removeprefix("http://")}
     first = start(env={**through, "NO_PROXY": "", "no_proxy": ""})
     assert proxy.asked
     first.process.terminate()
@@ -133,7 +159,7 @@ def tls(certificates: Path) -> Iterator[FakeCentral]:
     server.close()
 
 
-def test_own_ca_and_client_certificate(tls: FakeCentral, start: Start, certificates: Path) -> None:
+def test_own_ca_and_client_certificate(tls: FakeCentral, start: Start, certificates: Path, transport: str) -> None:
     files = {
         "ca_file": certificates / "ca.pem",
         "client_cert": certificates / "client.pem",
@@ -142,8 +168,39 @@ def test_own_ca_and_client_certificate(tls: FakeCentral, start: Start, certifica
     # An environment of its own would win in requests, were it asked.
     start(server=tls.url, registered=False, env={"REQUESTS_CA_BUNDLE": "/nonexistent"}, **files)
     tls.wait_for(lambda: tls.registered)
+    assert bool(tls.channels) is (transport == "channel")
     job = tls.offer(workload("log(b'x')"))
     tls.wait_for(finished(job))
+
+
+def test_own_ca_of_the_environment_and_through_a_proxy(
+    tls: FakeCentral, start: Start, certificates: Path, proxy: Proxy
+) -> None:
+    start(
+        server=tls.url,
+        registered=False,
+        client_cert=certificates / "client.pem",
+        client_key=certificates / "client.key",
+        env={
+            "REQUESTS_CA_BUNDLE": str(certificates / "ca.pem"),
+            "HTTPS_PROXY": proxy.url,
+            "https_proxy": proxy.url,
+            "NO_PROXY": "",
+            "no_proxy": "",
+        },
+    )
+    job = tls.offer(workload("log(b'x')"))
+    tls.wait_for(finished(job))
+    assert proxy.asked[0].startswith(f"CONNECT 127.0.0.1:{tls.port} ")
+
+
+def test_server_that_wants_a_client_certificate_gets_none_and_is_waited_for(
+    tls: FakeCentral, start: Start, certificates: Path
+) -> None:
+    daemon = start(server=tls.url, registered=False, ca_file=certificates / "ca.pem")
+    tls.wait_for(lambda: "trying again" in daemon.said)
+    assert daemon.exit_code() is None
+    assert not tls.registered
 
 
 def test_certificate_of_an_unknown_ca_is_not_trusted(tls: FakeCentral, start: Start) -> None:
@@ -152,6 +209,7 @@ def test_certificate_of_an_unknown_ca_is_not_trusted(tls: FakeCentral, start: St
     assert not tls.registered
 
 
+@pytest.mark.parametrize("transport", ["polling"])
 def test_rotated_token_is_picked_up(central: FakeCentral, start: Start, tmp_path: Path) -> None:
     daemon = start()
     central.token = "ewt_two.secret-of-the-second"
@@ -161,6 +219,7 @@ def test_rotated_token_is_picked_up(central: FakeCentral, start: Start, tmp_path
     assert "refused" not in daemon.said
 
 
+@pytest.mark.parametrize("transport", ["polling"])
 def test_revoked_token_ends_nothing(central: FakeCentral, start: Start, tmp_path: Path) -> None:
     go = tmp_path / "go"
     daemon = start()
@@ -172,6 +231,7 @@ def test_revoked_token_ends_nothing(central: FakeCentral, start: Start, tmp_path
     assert len(daemon.folders()) == 1
 
 
+@pytest.mark.parametrize("transport", ["polling"])
 def test_retry_after_is_honoured(central: FakeCentral, start: Start) -> None:
     asked: list[Call] = []
 
@@ -187,7 +247,9 @@ def test_retry_after_is_honoured(central: FakeCentral, start: Start) -> None:
 
 
 def test_redirect_is_not_followed_but_told(central: FakeCentral, start: Start) -> None:
-    central.faults.append(lambda call: Answer(308, headers={"Location": "https://elsewhere.example/"}))
+    elsewhere = Answer(308, headers={"Location": "https://elsewhere.example/"})
+    central.faults.append(lambda call: elsewhere)
+    central.refuse_upgrade = lambda call: elsewhere
     daemon = start(registered=False)
     central.wait_for(lambda: "set --server to the final URL" in daemon.said)
     assert daemon.exit_code() is None

@@ -6,18 +6,30 @@ import itertools
 
 import pytest
 from edge_worker.plan import (
+    CHANNEL_RETRY_LAST,
+    STEADY,
     Answer,
     Departure,
+    Miss,
     Push,
     Readopted,
+    Route,
     after_reply,
     backoff,
+    closed,
     free_slots,
     jittered,
     judge_ending,
+    missed,
+    opened,
     push,
     read_answer,
+    read_retry_after,
+    read_upgrade,
     readopt,
+    returning,
+    tries_channel,
+    unanswered,
 )
 
 from edge_otel.state import Facts, WorkerState
@@ -48,6 +60,92 @@ from edge_otel.state import Facts, WorkerState
 )
 def test_meaning_of_an_answer(status: int, error: str | None, meaning: Answer) -> None:
     assert read_answer(status, error) is meaning
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "meaning"),
+    [
+        (200, None, Answer.NO_CHANNEL),
+        (301, None, Answer.NO_CHANNEL),
+        (400, "BadInput", Answer.NO_CHANNEL),
+        (401, None, Answer.NO_CHANNEL),
+        (401, "Forbidden", Answer.NOT_ALLOWED),
+        (403, None, Answer.NO_CHANNEL),
+        (403, "Forbidden", Answer.NOT_ALLOWED),
+        (404, "WorkerNotFound", Answer.NO_CHANNEL),
+        (408, None, Answer.LATER),
+        (426, None, Answer.NO_CHANNEL),
+        (429, None, Answer.LATER),
+        (500, "EdgeError", Answer.LATER),
+        (503, "TooBusy", Answer.LATER),
+    ],
+)
+def test_meaning_of_an_answer_to_the_upgrade(status: int, error: str | None, meaning: Answer) -> None:
+    assert read_upgrade(status, error) is meaning
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [(None, None), ("", None), ("2", 2), ("99999", 300), ("-1", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)],
+)
+def test_retry_after_is_whole_seconds_within_reason(text: str | None, seconds: float | None) -> None:
+    assert read_retry_after(text) == seconds
+
+
+def test_those_who_were_told_when_to_return_come_not_sooner_and_not_all_at_once() -> None:
+    assert (returning(0, 0.0), returning(0, 1.0)) == (0, 1)
+    assert (returning(10, 0.0), returning(10, 1.0)) == (10, 16)
+
+
+@pytest.mark.parametrize("transport", ["channel", "polling"])
+def test_a_transport_that_was_chosen_is_the_only_one(transport: str) -> None:
+    route = Route(transport)
+    for miss in [*Miss] * 5:
+        route = closed(missed(route, miss, 0, 0.5), 0, False, 0, 0.5)
+        assert tries_channel(route, 0) is (transport == "channel")
+
+
+@pytest.mark.parametrize(("miss", "times"), [(Miss.IMPOSSIBLE, 1), (Miss.BROKEN, 3), (Miss.PACED, 12)])
+def test_channel_is_given_up_after_failures_in_a_row_by_what_they_say(miss: Miss, times: int) -> None:
+    route = Route("auto")
+    for _ in range(times):
+        assert tries_channel(route, 5)
+        route = missed(route, miss, 5, 0.5)
+    assert not tries_channel(route, 5)
+    assert tries_channel(route, 5 + route.retry)
+    broken = missed(missed(Route("auto"), Miss.BROKEN, 0, 0), Miss.BROKEN, 0, 0)
+    assert tries_channel(missed(opened(broken), Miss.BROKEN, 0, 0), 0)
+
+
+def test_channel_is_tried_again_ever_more_seldom_with_jitter() -> None:
+    route, pauses = Route("auto", retry=60), []
+    for _ in range(7):
+        route = missed(route, Miss.IMPOSSIBLE, 100, 0.5)
+        pauses.append(route.due - 100)
+    assert pauses == [60, 120, 240, 480, CHANNEL_RETRY_LAST, CHANNEL_RETRY_LAST, CHANNEL_RETRY_LAST]
+    assert missed(Route("auto", retry=60), Miss.IMPOSSIBLE, 0, 0.0).due == 45
+
+
+def test_channel_is_tried_first_when_polling_did_not_work_either() -> None:
+    route = unanswered(missed(Route("auto"), Miss.IMPOSSIBLE, 0, 0.5))
+    assert tries_channel(route, 0)
+
+
+def test_channel_that_opens_but_does_not_last_is_given_up() -> None:
+    route = Route("auto")
+    for _ in range(3):
+        assert tries_channel(route, 0)
+        route = closed(opened(route), STEADY - 1, False, 0, 0.5)
+    assert not tries_channel(route, 0)
+    again = closed(opened(route), STEADY - 1, False, 100, 0.5)
+    assert again.due - 100 == 2 * route.retry
+
+
+def test_channel_that_lasted_or_ended_in_order_is_kept() -> None:
+    route = Route("auto")
+    for lived, orderly in [(0, False), (0, False), (STEADY, False), (0, True), (0, False), (0, True), (0, False)]:
+        route = closed(opened(route), lived, orderly, 0, 0.5)
+        assert tries_channel(route, 0)
 
 
 def test_backoff_grows_from_half_a_second_to_thirty_with_full_jitter() -> None:

@@ -154,3 +154,11 @@ def test_task_environment_keeps_the_users_values_and_none_of_the_daemons() -> No
     assert "OTEL_TRACES_EXPORTER" not in for_tasks({}, {})
     assert EXECUTION_API_URL in for_job({}, Path("/l"), "http://e")
     assert EXECUTION_API_URL not in for_job({EXECUTION_API_URL: "x"}, Path("/l"), "http://e")
+
+
+def test_transport_is_auto_unless_one_is_chosen(needed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(needed, None).transport == "auto"
+    monkeypatch.setenv("EDGE_WORKER_TRANSPORT", "polling")
+    assert load(needed, None).transport == "polling"
+    with pytest.raises(BadSetting, match="--transport"):
+        load({**needed, "transport": "pigeon"}, None)

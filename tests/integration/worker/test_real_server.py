@@ -1,0 +1,101 @@
+"""The daemon and the real Edge API, whose processes are stopped and killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Daemon, Start, workload
+from replicas import Replica, Replicas
+from rows import queue_job, state_of
+from served import new_token
+
+from demo.process import free_port
+from demo.wait import wait_for
+from edge_otel.models import workers
+
+pytestmark = [
+    pytest.mark.parametrize("database_url", ["postgresql"], indirect=True),
+    pytest.mark.parametrize("transport", ["auto"]),
+]
+
+NewSession = Callable[[], AbstractContextManager[Any]]
+
+
+@pytest.fixture
+def begin(start: Start, database: NewSession, tmp_path: Path) -> Callable[[Replica], Daemon]:
+    def begin(replica: Replica, **options: Any) -> Daemon:
+        (tmp_path / "token").write_text(new_token("site-1"))
+        (tmp_path / "token").chmod(0o600)
+        return start(server=replica.url, registered=False, concurrency=4, launch="zygote", **options)
+
+    return begin
+
+
+def status(daemon: Daemon) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(daemon.command("status").stdout)
+    return found
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_jobs_run_once_each_while_servers_come_and_go(
+    database_url: str,
+    database: NewSession,
+    launcher: Replicas,
+    begin: Callable[[Replica], Daemon],
+    tmp_path: Path,
+    end: str,
+) -> None:
+    port = free_port()
+    replica = launcher.start(database_url, port=port)
+    daemon = begin(replica)
+    mark = tmp_path / "ran"
+    command = workload(f"Path({str(mark)!r}).open('a').write('x'); time.sleep(0.2); log(b'hello')")
+    with database() as session:
+        jobs = [queue_job(session, datetime.now(UTC), workload=json.dumps(command)) for _ in range(24)]
+
+    def ended() -> int:
+        with database() as session:
+            return sum(str(state_of(session, job)) == "success" for job in jobs)
+
+    for count in (4, 12):
+        wait_for(lambda least=count: ended() >= least, "some jobs to end", timeout=60)
+        getattr(replica, end)()
+        replica = launcher.start(database_url, port=port)
+    wait_for(lambda: ended() == len(jobs), "all jobs to end", timeout=90)
+    wait_for(lambda: daemon.folders() == [], "the logs", timeout=30)
+    assert len(mark.read_text()) == len(jobs)
+    assert "by channel" in daemon.said
+    daemon.process.terminate()
+    assert daemon.process.wait(30) == 0
+
+    def stored() -> str:
+        with database() as session:
+            return str(workers.get(session, "site-1").state)
+
+    wait_for(lambda: stored() == "offline", "the last heartbeat", timeout=10)
+
+
+def test_wishes_of_an_administrator_are_obeyed_within_seconds(
+    database_url: str, database: NewSession, launcher: Replicas, begin: Callable[[Replica], Daemon]
+) -> None:
+    daemon = begin(launcher.start(database_url))
+    wait_for(lambda: "by channel" in daemon.said, "the worker", timeout=30)
+    wait_for(lambda: status(daemon)["state"] == "idle", "the worker to be idle", timeout=30)
+    with database() as session:
+        workers.request_maintenance(session, "site-1", "new disks", datetime.now(UTC), by="test")
+    wait_for(lambda: status(daemon)["state"] == "maintenance mode", "maintenance", timeout=10)
+    with database() as session:
+        workers.end_maintenance(session, "site-1", datetime.now(UTC), by="test")
+    wait_for(lambda: status(daemon)["state"] == "idle", "the end of maintenance", timeout=10)
+    with database() as session:
+        workers.set_concurrency(session, "site-1", 7)
+    wait_for(lambda: status(daemon)["concurrency"] == 7, "the concurrency", timeout=10)
+    with database() as session:
+        workers.request_shutdown(session, "site-1", datetime.now(UTC), by="test")
+    assert daemon.process.wait(20) == 0
