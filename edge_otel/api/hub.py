@@ -23,7 +23,6 @@ from edge_otel.messages import CLOSED, Accept, Bye, Cancel, Decline, Ended, Erro
 from edge_otel.models import fleet
 from edge_otel.models.reports import Report
 from edge_otel.models.session import new_session
-from edge_otel.models.wakeup import announce_worker
 from edge_otel.settings import LogFolder, Settings
 from edge_otel.state import JobState
 from edge_otel.telemetry import context
@@ -131,7 +130,6 @@ class Hub:
                     connection=connection,
                     heartbeat_interval=pace,
                 )
-                announce_worker(session, hello.name)
                 running = [(str(job.id), job.claim) for job in hello.jobs or () if job.slots]
                 return principal.team_for(hello.team_name), reply, fleet.not_held(session, hello.name, running)
 

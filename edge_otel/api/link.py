@@ -178,6 +178,7 @@ class Link:
         self._unsent_size += len(text)
         if self._unsent_size > MAX_UNSENT:
             self._unsent.clear()
+            self._unsent_size = 0
             self.close(Bye(reason="The worker does not read what it is sent.", reconnect_after=1.0))
         self._stirred.set()
 

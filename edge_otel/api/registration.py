@@ -12,6 +12,7 @@ from edge_otel.api.auth import Principal
 from edge_otel.models import upkeep, workers
 from edge_otel.models.session import Session
 from edge_otel.models.tables import Worker
+from edge_otel.models.wakeup import announce_worker
 from edge_otel.settings import Settings
 from edge_otel.state import WorkerState
 from edge_otel.wire import SystemFacts, WorkerReply, WorkerReport, WorkerSettings
@@ -47,6 +48,8 @@ def register(
         trace_id=trace_id,
         connection=connection,
     )
+    # Another server may hold an older channel of this worker.
+    announce_worker(session, name)
     if report.jobs is not None:
         upkeep.return_offers_of(session, name, [(str(job.id), job.claim) for job in report.jobs], now)
     return reply(worker, match, told(settings, interval, now), now)

@@ -28,6 +28,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@pytest.fixture(autouse=True)
+def frequent_looks(monkeypatch):
+    monkeypatch.setattr("edge_otel.api.pulse.LOOK_INTERVAL", 0.5)
+
+
 @pytest.fixture
 def api(start_api):
     return start_api(channels=True)
