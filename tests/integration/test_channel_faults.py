@@ -16,11 +16,12 @@ from airflow_database import use
 from channels import Far
 from crowd import Crowd
 from ledger import Key, Ledger, Row
+from polling_site import PollingSite
 from replica_process import DEATHS
 from replicas import Replica, Replicas
 from rows import queue_job
 from served import new_token
-from sites import PollingSite, Site
+from sites import Site
 from sqlalchemy import select
 from websockets.exceptions import ConnectionClosed
 

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from ledger import Key, Ledger, Row
+from polling_site import PollingSite
 from replicas import Replica, Replicas
 from rows import queue_job
 from served import new_token
-from sites import PollingSite, Site, closed_within
+from sites import Site, closed_within
 from sqlalchemy import select
 
 from edge_otel.models import jobs, upkeep, workers
