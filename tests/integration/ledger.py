@@ -111,10 +111,9 @@ class Ledger:
         if job.offered.get(key[1]) == worker and not (mine and row.state in FINISHED):
             job.stale.add(key[1])
 
-    def cancel(self, key: Key) -> None:
-        """A worker was told to stop a job."""
-        job = self.jobs[key[0]]
-        assert job.round_of(key[1]) < len(job.rounds), f"{key}: cancelled, but nobody has withdrawn it"
+    def cancel(self, key: Key, row: Row) -> None:
+        """A worker was told to stop a job; ``row`` as it is now."""
+        assert row.claim > key[1], f"{key}: cancelled, and it is {row}"
 
     def workers(self) -> set[str]:
         """Return who was told to start a process."""

@@ -1,7 +1,8 @@
 """Runs Edge API servers as processes: this one imports everything once and forks a server for each line that it reads.
 
-A line is a JSON object: ``port``, ``log`` (a file), ``env`` (environment variables) and ``dies`` (a name of DEATHS, or
-null). The answer is a line with the server's process id. All servers are killed when the input ends.
+A line is a JSON object: ``port``, ``log`` (a file), ``env`` (environment variables), ``dies`` (a name of DEATHS, or
+null) and ``slow`` (whether all that it asks of the database takes a while). The answer is a line with the server's
+process id. All servers are killed when the input ends.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from typing import Any
 import uvicorn
 from airflow_database import use
 
-from edge_otel.api import assigner, recorder
+from edge_otel.api import assigner, pulse, recorder
 from edge_otel.api.app import create_configured_app
 from edge_otel.api.hub import Hub
 from edge_otel.state import FINISHED, JobState
@@ -75,6 +78,29 @@ DEATHS: dict[str, tuple[Any, str, Callable[[Work], Work]]] = {
 """By the step at which a server kills itself: what is wrapped, and in what."""
 
 
+PAUSES = (0.0, 0.0, 0.02, 0.1)
+"""Seconds before and after what a slow server asks of the database."""
+
+
+def slow_down() -> None:
+    """Let much happen between a decision, its transaction, and what is done about it."""
+
+    def slowed(work: Work) -> Work:
+        def slow(*args: Any) -> Any:
+            time.sleep(random.choice(PAUSES))
+            try:
+                return work(*args)
+            finally:
+                time.sleep(random.choice(PAUSES))
+
+        return slow
+
+    for module, name in ((assigner, "_claim"), (recorder, "_write"), (pulse, "_record"), (pulse, "_look")):
+        setattr(module, name, slowed(getattr(module, name)))
+    handshake = Hub._handshake
+    Hub._handshake = lambda hub, work: handshake(hub, slowed(work))
+
+
 HANDSHAKES_AT_A_TIME = "handshakes at a time: "
 """Before a number in a server's log, whenever there were more than before."""
 
@@ -116,6 +142,8 @@ def serve(order: dict[str, Any]) -> None:
     if order["dies"] is not None:
         module, name, wrap = DEATHS[order["dies"]]
         setattr(module, name, wrap(getattr(module, name)))
+    if order["slow"]:
+        slow_down()
     count_handshakes()
     uvicorn.run(create_configured_app(), host="127.0.0.1", port=order["port"], log_config=None)
 

@@ -89,8 +89,17 @@ class Replicas:
         assert self._forker.stdout is not None
         return self._forker.stdout.readline().strip()
 
-    def start(self, database_url: str, *, port: int | None = None, dies: str | None = None, **options: Any) -> Replica:
-        """Start a server with these options of ``[edge]``; ``dies``: the step at which it kills itself."""
+    def start(
+        self,
+        database_url: str,
+        *,
+        port: int | None = None,
+        dies: str | None = None,
+        slow: bool = False,
+        **options: Any,
+    ) -> Replica:
+        """Start a server with these options of ``[edge]``; ``dies``: the step at which it kills itself; ``slow``: all
+        that it asks of the database takes a while."""
         self._count += 1
         port = port or free_port()
         log = Path(self._logs.name) / f"{self._count}.log"
@@ -100,7 +109,8 @@ class Replicas:
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": self._logs.name,
         }
         assert self._forker.stdin is not None
-        self._forker.stdin.write(json.dumps({"port": port, "log": str(log), "env": env, "dies": dies}) + "\n")
+        order = {"port": port, "log": str(log), "env": env, "dies": dies, "slow": slow}
+        self._forker.stdin.write(json.dumps(order) + "\n")
         self._forker.stdin.flush()
         replica = Replica(int(self._answer()), port, log)
         wait_for(replica.ready, "the server to be ready", timeout=PATIENCE, pause=0.02)

@@ -202,7 +202,7 @@ class Site:
                 self.ledger.stale(key, self.name, self.look(key[0]))
                 self.held.pop(key, None)
             case "cancel":
-                self.ledger.cancel(key)
+                self.ledger.cancel(key, self.look(key[0]))
                 self.held.pop(key, None)
             case "welcome" | "heartbeat_ack" | "settings":
                 self.welcomed = True

@@ -261,7 +261,7 @@ class ChannelModel(RuleBasedStateMachine):
 @pytest.fixture
 def model(launcher: Replicas, database: Any, database_url: str) -> Iterator[type[ChannelModel]]:
     def start(port: int | None) -> Replica:
-        return launcher.start(database_url, port=port)
+        return launcher.start(database_url, port=port, slow=True)
 
     class Model(ChannelModel):
         start_server = staticmethod(start)

@@ -93,7 +93,8 @@ def test_a_worker_whose_token_is_revoked_is_closed(far, token, database, within)
     assert closed.value.rcvd.code == 4403
 
 
-def test_a_worker_is_told_to_stop_what_was_withdrawn(far, database, within):
+@pytest.mark.parametrize("again", [False, True], ids=["for good", "and queued again"])
+def test_a_worker_is_told_to_stop_what_was_withdrawn(far, database, within, again):
     with database() as session:
         job_id = queue_job(session, datetime.now(UTC))
     offer = far.hear("job")
@@ -101,6 +102,8 @@ def test_a_worker_is_told_to_stop_what_was_withdrawn(far, database, within):
     far.beat("running", jobs=[{"id": job_id, "claim": offer.claim, "slots": 1}])
     with database() as session:
         upkeep.withdraw(session, job_id, datetime.now(UTC))
+        if again:
+            queue_job(session, datetime.now(UTC), id=job_id, queue="another")
     hear(far, within, lambda message: message.type == "cancel" and str(message.id) == job_id)
 
 
