@@ -100,17 +100,31 @@ _WORKER = ActionCommand(
     ),
 )
 
+_API = ActionCommand(
+    name="api",
+    help="Serve the Edge API without the rest of Airflow's API server, under the same path `/edge_worker`",
+    func=lazy_load_command("edge_otel.cli.api.serve"),
+    args=(
+        Arg(("--host",), default="0.0.0.0", help="Address to listen on (%(default)s: all of this machine's)"),  # noqa: S104
+        Arg(("--port",), type=int, default=8790, help="Port to listen on (%(default)s)"),
+        Arg(("--workers",), type=int, default=1, help="Number of processes (%(default)s)"),
+        Arg(("--ssl-cert",), help="File with the certificate, for HTTPS"),
+        Arg(("--ssl-key",), help="File with the certificate's key"),
+    ),
+)
+
 
 def get_cli_commands() -> list[Any]:
     """Return the group ``airflow edge``."""
     return [
         GroupCommand(
             name="edge",
-            help="Edge workers and their tokens",
+            help="Edge workers, their tokens and their API",
             subcommands=(
                 GroupCommand(name="token", help="Tokens of edge workers", subcommands=_TOKEN),
                 GroupCommand(name="workers", help="Edge workers, as the central site knows them", subcommands=_WORKERS),
                 _WORKER,
+                _API,
             ),
         )
     ]
