@@ -92,6 +92,8 @@ class PollingSite(Site):
 
     def _call(self, method: str, path: str, body: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.token}"}
+        self.ledger.note(f"{self.name} -> {method} {path} {body}")
         answer = self._http.request(method, f"{self.url}{path}", json=body, headers=headers, timeout=10)
+        self.ledger.note(f"{self.name} <- {answer.status_code} {answer.text}")
         answer.raise_for_status()
         return answer.json()

@@ -91,6 +91,7 @@ class Site:
     def cut(self) -> None:
         """Break the channel; what is on its way, in either direction, may be lost."""
         if self.far is not None:
+            self.ledger.note(f"{self.name} -- cut")
             _break(self.far)
             self.far, self.welcomed = None, False
 
@@ -152,6 +153,7 @@ class Site:
 
     def _say(self, message: Any) -> None:
         if self.far is not None:
+            self.ledger.note(f"{self.name} -> {_brief(message)}")
             try:
                 self.far.say(message)
             except BROKEN:
@@ -187,6 +189,7 @@ class Site:
         return heard
 
     def _heed(self, message: Any) -> None:
+        self.ledger.note(f"{self.name} <- {_brief(message)}")
         key = (str(getattr(message, "id", "")), getattr(message, "claim", -1))
         match message.type:
             case "job":
@@ -196,7 +199,9 @@ class Site:
                 if key in self.held and self.held[key].phase == "accepting":
                     self.held[key].phase = "running"
             case "state_ack":
-                assert not self.held[key].active if key in self.held else True, f"{key} was acknowledged, and runs"
+                self.ledger.must(
+                    not self.held[key].active if key in self.held else True, f"{key} was acknowledged, and runs"
+                )
                 self.held.pop(key, None)
             case "stale":
                 self.ledger.stale(key, self.name, self.look(key[0]))
@@ -211,14 +216,22 @@ class Site:
                 facts = after_reply(self._now(), self.reported[seq], message.state)
                 self.facts = Facts(maintenance=facts.maintenance)
             case "error":
-                assert message.error == "SessionReplaced", message
+                self.ledger.must(message.error == "SessionReplaced", f"{self.name} was told {message}")
 
     def _offered(self, key: Key, slots: int) -> None:
         self.ledger.offer(key, self.name)
-        assert not self.rests, f"{key} was offered to {self.name}, which the server had told to take none"
+        self.ledger.must(not self.rests, f"{key} was offered to {self.name}, which the server had told to take none")
         used = sum(job.slots for job in self.held.values() if job.active)
-        assert used + slots <= self.slots, f"{key} with {slots} slots was offered to {self.name}, with {self.held}"
+        self.ledger.must(
+            used + slots <= self.slots, f"{key} with {slots} slots was offered to {self.name}, with {self.held}"
+        )
         self.held[key] = Held(slots)
+
+
+def _brief(message: Any) -> str:
+    fields = ("seq", "state", "id", "task_instance_id", "claim", "concurrency_slots", "jobs", "error", "session")
+    said = {name: getattr(message, name) for name in fields if getattr(message, name, None) is not None}
+    return " ".join([message.type, *(f"{name}={value}" for name, value in said.items())])
 
 
 def _break(far: Far) -> None:

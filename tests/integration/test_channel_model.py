@@ -95,11 +95,13 @@ class ChannelModel(RuleBasedStateMachine):
         for slots, queue, priority in new:
             with new_session() as session:
                 job_id = queue_job(session, now(), slots=slots, queue=queue, priority=priority)
+            self.ledger.note(f"queued {job_id} slots={slots} queue={queue}")
             self.ledger.queued(job_id, Row(0, JobState.QUEUED, None))
 
     @rule(pick=ANY, act=st.sampled_from(["queue again", "withdraw", "withdraw and queue again"]))
     def change_mind(self, pick: int, act: str) -> None:
         if job_id := self._job(pick):
+            self.ledger.note(f"{act} {job_id}")
             if "withdraw" in act:
                 self._withdraw(job_id)
             if "again" in act:
@@ -123,12 +125,14 @@ class ChannelModel(RuleBasedStateMachine):
 
     @rule()
     def return_offers(self) -> None:
+        self.ledger.note("offers are returned")
         with new_session() as session:
             upkeep.return_expired_offers(session, None, now() + timedelta(hours=1))
 
     @rule(at=SITE, wanted=st.booleans())
     def ask_for_maintenance(self, at: int, wanted: bool) -> None:
         name = self.sites[at].name
+        self.ledger.note(f"maintenance of {name} wanted={wanted}")
         with new_session() as session:
             if session.get(Worker, name) is not None:
                 if wanted:
@@ -140,6 +144,7 @@ class ChannelModel(RuleBasedStateMachine):
 
     @rule(number=REPLICA, kill=st.booleans(), leave=st.booleans())
     def end_server(self, number: int, kill: bool, leave: bool) -> None:
+        self.ledger.note(f"server {number} ends, killed={kill}, away={leave}")
         server = self.servers[number]
         (server.kill if kill else server.stop)()
         if not leave:
@@ -236,7 +241,8 @@ class ChannelModel(RuleBasedStateMachine):
         self.return_offers()
         until = time.monotonic() + DRAINED_WITHIN
         while unfinished := self._unfinished():
-            assert time.monotonic() < until, f"{unfinished} with {[site.held for site in self.sites]}"
+            held = [(site.name, site.held) for site in self.sites]
+            self.ledger.must(time.monotonic() < until, f"{unfinished} are never finished; workers hold {held}")
             for site in self.sites:
                 if not site.connected:
                     site.connect(self.servers[1].url)
@@ -245,7 +251,7 @@ class ChannelModel(RuleBasedStateMachine):
         self.nothing_is_doubled()
         for site in self.sites:
             for far in site.older:
-                assert closed_within(far, 10.0), f"an old channel of {site.name} stays open"
+                self.ledger.must(closed_within(far, 10.0), f"an old channel of {site.name} stays open")
 
     def _unfinished(self) -> dict[str, Row]:
         rows = self._rows(self.ledger.jobs)
