@@ -39,7 +39,9 @@ edge()
 """
 
 
-def execute_task(central: FakeCentral, task_id: str, bundle: str = "local", flags: str = "01") -> FakeJob:
+def execute_task(
+    central: FakeCentral, task_id: str, bundle: str = "local", flags: str = "01", dag_id: str | None = "edge"
+) -> FakeJob:
     id_ = str(uuid4())
     carrier = {"traceparent": f"00-{TRACE}-{PARENT}-{flags}"}
     run_id = "manual__2026-01-01"
@@ -53,7 +55,7 @@ def execute_task(central: FakeCentral, task_id: str, bundle: str = "local", flag
         "ti": {
             "id": id_,
             "task_id": task_id,
-            "dag_id": "edge",
+            "dag_id": dag_id,
             "run_id": run_id,
             "try_number": 1,
             "map_index": -1,
@@ -171,9 +173,7 @@ def test_workload_that_cannot_run_tells_why_in_its_log(
     central: FakeCentral, start: Start, tmp_path: Path, launch: str
 ) -> None:
     real(central, start, tmp_path, launch=launch)
-    job = execute_task(central, "well")
-    job.offer["command"]["dag_rel_path"] = ""
-    job.offer["command"]["ti"].pop("dag_id")
+    job = execute_task(central, "well", dag_id=None)
     central.wait_for(finished(job), 90)
     assert job.state == "failed"
     assert any("ValidationError" in event for event in events(job))
