@@ -18,6 +18,8 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from edge_otel.messages import FROM_SERVER, Hello, Welcome, encode
 
 OPEN_WITHIN = 20.0
+ARRIVALS = 0.01
+"""Seconds between the first connections: only when they all come back they come at once."""
 
 
 class Crowd:
@@ -26,15 +28,11 @@ class Crowd:
     def __init__(self, number: int, url: str, token: str) -> None:
         self.number = number
         self.connected: set[str] = set()
-        self.refused = 0
         self._url = url.replace("http", "ws", 1) + "/v2/channel"
         self._headers = {"Authorization": f"Bearer {token}"}
         self._loop = asyncio.new_event_loop()
         self._all: asyncio.Task[Any] | None = None
         self._thread = Thread(target=self._run, name="crowd")
-
-    def __str__(self) -> str:
-        return f"{len(self.connected)} of {self.number} are connected, {self.refused} times one was told to wait"
 
     def complete(self) -> bool:
         """Return whether everybody is connected."""
@@ -58,21 +56,21 @@ class Crowd:
         async with asyncio.TaskGroup() as group:
             for number in range(self.number):
                 group.create_task(self._stay_connected(f"crowd-{number}"))
+                await asyncio.sleep(ARRIVALS)
 
     async def _stay_connected(self, name: str) -> None:
         attempt, session = 0, str(uuid4())
         while True:
             pause = None
             try:
-                pause = await self._connect(name, session)
-                attempt = 0
+                await self._connect(name, session)
             except InvalidStatus as refusal:
-                self.refused += 1
                 pause = read_retry_after(refusal.response.headers.get("Retry-After"))
             except (OSError, EOFError, TimeoutError, ConnectionClosed, InvalidMessage):
-                if name in self.connected:
-                    attempt = 0
-            self.connected.discard(name)
+                pass
+            if name in self.connected:
+                self.connected.discard(name)
+                attempt = 0
             draw = random.random()
             await asyncio.sleep(backoff(attempt, draw) if pause is None else returning(pause, draw))
             attempt += 1
