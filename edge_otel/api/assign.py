@@ -59,16 +59,20 @@ class Plan:
     """Workers that must take no job from behind those that were given to ``match``: a big one waits for them."""
 
 
-def shortlist(seats: Iterable[Seat], most: int) -> list[Seat]:
+def shortlist(seats: Iterable[Seat], most: int, now: datetime) -> list[Seat]:
     """Return those with free slots: of each team and set of queues the ``most`` that have most.
 
-    A fleet of thousands is more than a handful of jobs needs. A worker that a big job waits for is always among them.
+    A fleet of thousands is more than a handful of jobs needs. Among equals the lot decides, so that all have their turn.
+    A worker that is not among them gets no job, so the free slots that a big job waits for only grow until it is.
     """
+    lot = Random(now.timestamp())  # noqa: S311 - the same input gives the same list
     alike: dict[tuple[str | None, frozenset[str] | None], list[Seat]] = {}
     for seat in seats:
         if seat.free > 0:
             alike.setdefault((seat.team, seat.queues), []).append(seat)
-    return [seat for group in alike.values() for seat in nlargest(most, group, key=lambda seat: seat.free)]
+    return [
+        seat for group in alike.values() for seat in nlargest(most, group, key=lambda seat: seat.free + lot.random())
+    ]
 
 
 def match(jobs: Iterable[Waiting], seats: Iterable[Seat], now: datetime) -> Plan:

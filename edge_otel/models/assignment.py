@@ -63,7 +63,7 @@ def claim_batch(
     time hide nothing from each other. What another one took meanwhile is passed over. A worker's row has the last word:
     what an administrator took away counts at once, and so does another connection.
     """
-    listed = shortlist(seats, _SEATS)
+    listed = shortlist(seats, _SEATS, now)
     room = {seat.worker: seat for seat in listed}
     passed_over = len(listed) < len(seats)
     checked: set[str] = set()

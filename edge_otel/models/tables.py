@@ -28,6 +28,7 @@ Id = String(36).with_variant(mysql.VARCHAR(36, charset="ascii", collation="ascii
 Name = String(64).with_variant(mysql.VARCHAR(64, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 Coordinate = String(250).with_variant(mysql.VARCHAR(250, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 QueueName = String(256).with_variant(mysql.VARCHAR(256, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
+Team = String(50).with_variant(mysql.VARCHAR(50, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 LongText = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql")
 Bytes = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
 Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -47,7 +48,7 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(Name, primary_key=True)
     state: Mapped[str] = mapped_column(String(20))
-    team: Mapped[str | None] = mapped_column(String(50))
+    team: Mapped[str | None] = mapped_column(Team)
     queues: Mapped[list[str] | None]
     """None takes jobs of every queue."""
     slots: Mapped[int | None] = mapped_column(Integer)
@@ -112,7 +113,7 @@ class Job(Base):
     urgency: Mapped[int] = mapped_column(SmallInteger)
     """0 goes first: callbacks and connection tests; 1 for tasks."""
     priority: Mapped[int] = mapped_column(Integer)
-    team: Mapped[str | None] = mapped_column(String(50))
+    team: Mapped[str | None] = mapped_column(Team)
     workload: Mapped[str] = mapped_column(LongText)
     """Airflow's workload as JSON, with its token."""
     carrier: Mapped[dict[str, Any]]
@@ -184,7 +185,7 @@ class Token(Base):
     """A name, or a glob for an autoscaled group."""
     queues: Mapped[list[str] | None]
     """None allows every queue."""
-    team: Mapped[str | None] = mapped_column(String(50))
+    team: Mapped[str | None] = mapped_column(Team)
     created_at: Mapped[datetime]
     created_by: Mapped[str | None] = mapped_column(String(256))
     expires_at: Mapped[datetime]

@@ -96,6 +96,15 @@ def test_a_queue_of_the_same_letters_in_another_case_is_another_queue(database):
         assert claim_batch(session, seat).claimed == []
 
 
+def test_a_team_of_the_same_letters_in_another_case_is_another_team(database):
+    with database() as session:
+        seat = connect(session, "w", team="red")
+        for _ in range(60):
+            queue_job(session, NOW, team="Red")
+        mine = queue_job(session, NOW + SECOND, team="red")
+        assert given_to(claim_batch(session, seat)) == {mine: "w"}
+
+
 def test_many_jobs_that_fit_nowhere_hold_no_other_up(database):
     with database() as session:
         seats = [connect(session, "a", free=1, capacity=8, queues={"a"}), connect(session, "b", queues={"b"})]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_otel.api.assign import RESERVE_AFTER, Plan, Seat, Waiting, match
+from edge_otel.api.assign import RESERVE_AFTER, Plan, Seat, Waiting, match, shortlist
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OLD = NOW - RESERVE_AFTER - timedelta(seconds=1)
@@ -130,6 +130,19 @@ def test_jobs_that_come_one_by_one_are_spread_evenly_over_time():
         given_to(match([job("j")], seats, NOW + timedelta(milliseconds=37 * turn)))["j"] for turn in range(1000)
     )
     assert all(150 < got[s.worker] < 250 for s in seats), got
+
+
+def test_the_shortlist_has_those_with_most_room_of_each_kind():
+    red, gpu = seat("red", 1, team="red"), seat("gpu", 1, queues=frozenset({"gpu"}))
+    others = [seat(f"w{n}", n) for n in range(6)]
+    listed = shortlist([*others, red, gpu, replace(red, worker="full", free=0)], 2, NOW)
+    assert {s.worker for s in listed} == {"w4", "w5", "red", "gpu"}
+
+
+def test_of_many_equal_workers_each_is_on_the_shortlist_now_and_then():
+    seats = [seat(f"w{n}") for n in range(50)]
+    got = Counter(s.worker for turn in range(500) for s in shortlist(seats, 5, NOW + timedelta(milliseconds=37 * turn)))
+    assert all(25 < got[s.worker] < 80 for s in seats), got
 
 
 def test_jobs_that_fit_nowhere_hold_no_other_up():

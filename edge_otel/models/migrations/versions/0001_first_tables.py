@@ -15,6 +15,7 @@ Id = sa.String(36).with_variant(mysql.VARCHAR(36, charset="ascii", collation="as
 Name = sa.String(64).with_variant(mysql.VARCHAR(64, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 Coordinate = sa.String(250).with_variant(mysql.VARCHAR(250, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 QueueName = sa.String(256).with_variant(mysql.VARCHAR(256, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
+Team = sa.String(50).with_variant(mysql.VARCHAR(50, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 LongText = sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql")
 Bytes = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
 Serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -34,7 +35,7 @@ def upgrade() -> None:
         sa.Column("slots", sa.Integer(), nullable=False),
         sa.Column("urgency", sa.SmallInteger(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
-        sa.Column("team", sa.String(length=50), nullable=True),
+        sa.Column("team", Team, nullable=True),
         sa.Column("workload", LongText, nullable=False),
         sa.Column("carrier", sa.JSON(), nullable=False),
         sa.Column("log_path", sa.String(length=2048), nullable=True),
@@ -75,7 +76,7 @@ def upgrade() -> None:
         sa.Column("secret_sha256", sa.String(length=64), nullable=False),
         sa.Column("worker", Name, nullable=False),
         sa.Column("queues", sa.JSON(), nullable=True),
-        sa.Column("team", sa.String(length=50), nullable=True),
+        sa.Column("team", Team, nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("created_by", sa.String(length=256), nullable=True),
         sa.Column("expires_at", UtcDateTime(), nullable=False),
@@ -88,7 +89,7 @@ def upgrade() -> None:
         "edge_otel_worker",
         sa.Column("name", Name, nullable=False),
         sa.Column("state", sa.String(length=20), nullable=False),
-        sa.Column("team", sa.String(length=50), nullable=True),
+        sa.Column("team", Team, nullable=True),
         sa.Column("queues", sa.JSON(), nullable=True),
         sa.Column("slots", sa.Integer(), nullable=True),
         sa.Column("slots_wanted", sa.Integer(), nullable=True),
