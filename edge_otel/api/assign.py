@@ -62,17 +62,18 @@ class Plan:
 def shortlist(seats: Iterable[Seat], most: int, now: datetime) -> list[Seat]:
     """Return those with free slots: of each team and set of queues the ``most`` that have most.
 
-    A fleet of thousands is more than a handful of jobs needs. Among equals the lot decides, so that all have their turn.
-    A worker that is not among them gets no job, so the free slots that a big job waits for only grow until it is.
+    A fleet of thousands is more than a handful of jobs needs. Among equals the lot decides, so that all have a turn. A
+    worker that is not among them gets no job, so the free slots that a big job waits for only grow until it is.
     """
     lot = Random(now.timestamp())  # noqa: S311 - the same input gives the same list
     alike: dict[tuple[str | None, frozenset[str] | None], list[Seat]] = {}
     for seat in seats:
         if seat.free > 0:
             alike.setdefault((seat.team, seat.queues), []).append(seat)
-    return [
-        seat for group in alike.values() for seat in nlargest(most, group, key=lambda seat: seat.free + lot.random())
-    ]
+    listed: list[Seat] = []
+    for group in alike.values():
+        listed += nlargest(most, group, key=lambda seat: seat.free + lot.random())
+    return listed
 
 
 def match(jobs: Iterable[Waiting], seats: Iterable[Seat], now: datetime) -> Plan:

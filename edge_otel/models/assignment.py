@@ -91,7 +91,7 @@ def claim_batch(
             # The plan counted on them: what it said of the others does not hold.
             lost |= {job.id for job, _ in placements} - taken.keys()
             continue
-        if len(waiting) < wanted:
+        if len(waiting) < wanted or not (placements or plan.blocked - blocked):
             return Batch(claimed, more=passed_over and bool(claimed))
         blocked |= plan.blocked
         room = {worker: seat for worker, seat in room.items() if worker not in plan.reserved}
