@@ -44,9 +44,15 @@ def register(
                 f" If it died, its name is free {SILENT_INTERVALS * worker.heartbeat_interval:g} s after its last"
                 " heartbeat."
             )
-    worker.team, worker.queues = team, report.queues
+    if report.session is None or report.session != worker.session:
+        # The same daemon that connects again may not have heard yet what an administrator has changed.
+        worker.queues = report.queues
+    worker.team = team
     worker.token_id, worker.session, worker.connection = token_id, report.session, connection
     worker.heartbeat_interval = heartbeat_interval
+    if before is WorkerState.OFFLINE_MAINTENANCE and worker.maintenance_origin == "admin":
+        # It was lost before it obeyed; or it ended by itself what it had no say in.
+        before = WorkerState.MAINTENANCE_REQUEST
     _apply(session, worker, before, report, now, cause="registered", trace_id=trace_id)
     return worker
 

@@ -284,6 +284,29 @@ def test_a_worker_in_maintenance_is_offered_nothing_until_it_ends(connect, datab
     assert {str(far.hear("job").task_instance_id) for _ in range(2)} == {job_id, second}
 
 
+def test_maintenance_that_a_lost_worker_never_heard_of_is_asked_for_again(connect, database):
+    far = connect()
+    far.beat()
+    stored_as(database, "w", WorkerState.IDLE)
+    far.close()
+    with database() as session:
+        workers.request_maintenance(session, "w", "why", now(), by="admin")
+    with database() as session:
+        workers.expire_silent(session, 30, now() + timedelta(hours=1))
+    stored_as(database, "w", WorkerState.OFFLINE_MAINTENANCE)
+    again = connect(session=far.session, hello=False)
+    assert again.hello("idle").state is WorkerState.MAINTENANCE_REQUEST
+
+
+def test_queues_that_were_changed_while_the_worker_was_away_are_what_it_is_told(connect, database):
+    far = connect(queues=["a"])
+    far.close()
+    with database() as session:
+        workers.change_queues(session, "w", ["b"], ["a"])
+    assert connect(session=far.session, hello=False).hello("idle", queues=["a"]).queues == ["b"]
+    assert connect(hello=False).hello(queues=["a"]).queues == ["a"]
+
+
 def test_local_maintenance_is_stored_with_its_comment(connect, database):
     far = connect()
     far.beat("maintenance mode", maintenance_comments="a new disk", maintenance_origin="local")
