@@ -130,7 +130,6 @@ class Growth:
     def _busy(self, fleet: Fleet, quiet: dict[str, float]) -> dict[str, Any]:
         """Measure a time in which jobs flow as well, until the last has ended."""
         sizes = self._sizes
-        fleet.reset()
         producer = subprocess.Popen(
             [sys.executable, "-m", "tests.bench.producer", str(sizes.jobs_per_second), str(sizes.fleet_seconds)],
             env={
@@ -145,6 +144,7 @@ class Growth:
         with producer:
             while (line := producer.stdout.readline()) and line != "ready\n":
                 pass
+            fleet.reset()
             before = self._meter()
             with self._statements.counting() as counted:
                 made = json.loads(producer.communicate("go\n")[0].splitlines()[-1])
