@@ -130,8 +130,7 @@ def test_a_job_outlives_the_server_that_is_killed(start, fleet, step, successor)
     site = fleet.add()
     second = start() if successor == "another server" else None
     fleet.queue()
-    while first.alive:
-        site.work()
+    wait_for(lambda: site.work() or not first.alive, "the server's death", timeout=PATIENCE, pause=0.0)
     fleet.turn_to(second or start(port=first.port))
     fleet.finish(SOON)
 
