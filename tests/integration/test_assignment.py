@@ -122,11 +122,14 @@ def test_a_big_job_that_waited_long_keeps_its_worker_free_of_small_ones_behind_i
     with database() as session:
         seat = connect(session, "w", free=3, capacity=4)
         big = queue_job(session, NOW, slots=4)
-        small = [queue_job(session, NOW + SECOND) for _ in range(3)]
-        later = NOW + RESERVE_AFTER + SECOND
+        for _ in range(60):
+            queue_job(session, NOW + SECOND, slots=4)
+        small = [queue_job(session, NOW + 2 * SECOND) for _ in range(3)]
+        later = NOW + RESERVE_AFTER + SECOND / 2
         assert claim_batch(session, seat, now=later).claimed == []
         room = Seat("w", "c-w", None, None, 4, 4)
         assert given_to(claim_batch(session, room, now=later)) == {big: "w"}
+        # The others have not waited long enough.
         assert given_to(claim_batch(session, seat, now=later)) == dict.fromkeys(small, "w")
 
 
@@ -261,7 +264,7 @@ def test_servers_that_claim_at_once_never_claim_the_same_job_and_leave_none(data
 @pytest.mark.parametrize("database_url", ["postgresql", "mysql"], indirect=True)
 def test_what_another_server_is_claiming_is_passed_over_and_nothing_else(database):
     with database() as session:
-        full, idle = connect(session, "full", free=1), connect(session, "idle")
+        full, idle = connect(session, "full", free=1), connect(session, "idle", free=2)
         first, second, third = (queue_job(session, NOW + n * SECOND) for n in range(3))
     with database() as one, database() as other:
         assert given_to(claim_batch(one, full)) == {first: "full"}

@@ -132,7 +132,7 @@ def test_a_job_that_a_polling_worker_declines_is_told(database, api, token, list
     with database() as session:
         queue_job(session, NOW)
     job = api.call("POST", "/v1/jobs/fetch/w", token, json=wish()).json()
-    assert heard(database, listener) == ["jobs"]
+    assert "jobs" in heard(database, listener)
     body = {"task_instance_id": job["task_instance_id"], "claim": job["claim"]}
     for told in (["jobs"], []):
         answer = api.call("PATCH", "/v1/jobs/state/dag/task/run/1/-1/queued", token, json=body)
