@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     claimed: list[tuple[str, Claimed]]
     """By worker, in the order of the queue."""
     more: bool
-    """The limit ended it: there may be more for these workers."""
+    """There may be more for these workers: the limit ended it, or not all of them were looked at."""
 
 
 def claim_batch(
@@ -92,7 +92,8 @@ def claim_batch(
             lost |= {job.id for job, _ in placements} - taken.keys()
             continue
         if len(waiting) < wanted or not (placements or plan.blocked - blocked):
-            return Batch(claimed, more=passed_over and bool(claimed))
+            waits = bool(blocked) or len(placements) < len(waiting)
+            return Batch(claimed, more=passed_over and waits and bool(claimed))
         blocked |= plan.blocked
         room = {worker: seat for worker, seat in room.items() if worker not in plan.reserved}
     return Batch(claimed, more=bool(claimed) and (bool(room) or passed_over))

@@ -153,6 +153,26 @@ def test_a_batch_that_fills_every_worker_has_no_more(database):
     assert (len(batch.claimed), batch.more) == (6, False)
 
 
+def test_what_is_too_much_for_the_workers_looked_at_is_for_the_next_claim(database):
+    with database() as session:
+        seats = [connect(session, f"w{n}", free=1) for n in range(150)]
+        for _ in range(120):
+            queue_job(session, NOW)
+        first = claim_batch(session, *seats)
+        busy = {worker for worker, _ in first.claimed}
+        rest = claim_batch(session, *(seat for seat in seats if seat.worker not in busy))
+    assert (len(first.claimed), first.more) == (100, True)
+    assert (len(rest.claimed), rest.more) == (20, False)
+
+
+def test_one_job_for_a_large_fleet_is_one_claim(database):
+    with database() as session:
+        seats = [connect(session, f"w{n}") for n in range(150)]
+        queue_job(session, NOW)
+        batch = claim_batch(session, *seats)
+    assert (len(batch.claimed), batch.more) == (1, False)
+
+
 def _maintenance(session):
     workers.request_maintenance(session, "w", "disk", NOW, by="me")
 
