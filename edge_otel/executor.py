@@ -18,7 +18,7 @@ from edge_otel.models.tables import Job
 from edge_otel.reconcile import RunningJob, outcome, silent_since
 from edge_otel.settings import Settings
 from edge_otel.state import FINISHED, GONE, JobState, WorkerState
-from edge_otel.workload import job_of
+from edge_otel.workload import MAX_WORKLOAD, job_of
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
@@ -78,6 +78,11 @@ class EdgeExecutor(BaseExecutor):
         """Put a workload in the job table, in the scheduler's own transaction."""
         now = datetime.now(UTC)
         job = job_of(workload, self.team_name, self.conf.get_mandatory_value("operators", "default_queue"))
+        if len(job.workload) > MAX_WORKLOAD:
+            why = f"The workload has {len(job.workload)} characters; edge workers take {MAX_WORKLOAD}."
+            self.log.error("Job %s is not queued. %s", job.id, why)
+            self.fail(workload.key, why)
+            return
         jobs.queue(session, job, now)
         self._track(job.id, workload.key, now)
         self._queue_of(workload.key)[workload.key] = workload

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
 
 
+MAX_WORKLOAD = 1024 * 1024
+"""Characters. A task has one or two thousand; only a callback with huge arguments could come near."""
+
+
 def job_of(workload: ExecutorWorkload, team: str | None, default_queue: str) -> jobs.NewJob:
     """Return the job of a workload, for the queue that it names or else the default one."""
     text = workload.model_dump_json()

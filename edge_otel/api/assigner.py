@@ -9,13 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 from edge_otel.api.assign import Seat
-from edge_otel.api.link import JobKey, Link
-from edge_otel.api.offers import offer_fields
+from edge_otel.api.link import Link
+from edge_otel.api.offers import not_offered, offer_of
 from edge_otel.messages import Offer
 from edge_otel.models.assignment import Batch, claim_batch
 from edge_otel.models.database import DatabaseFailure
-from edge_otel.models.session import new_session
+from edge_otel.models.reports import Report
+from edge_otel.models.session import hasty_session
 from edge_otel.settings import Settings
+from edge_otel.state import JobState
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +31,10 @@ AFTER_FAILURE = 1.0
 class Assigner:
     """One loop with one thread."""
 
-    def __init__(self, links: Mapping[str, Link], settings: Settings, give_back: Callable[[str, JobKey], None]) -> None:
+    def __init__(self, links: Mapping[str, Link], settings: Settings, report: Callable[[Report], None]) -> None:
         self._links = links
         self._settings = settings
-        self._give_back = give_back
+        self._report = report
         self._wake = asyncio.Event()
         self._database = ThreadPoolExecutor(1, thread_name_prefix="edge-assign")
         self.told = False
@@ -71,12 +73,19 @@ class Assigner:
         # Twice: whoever accepts late still finds its slots taken.
         until = loop.time() + 2 * patience
         for worker, job in batch.claimed:
+            try:
+                offer = offer_of(job, Offer)
+            except ValueError as error:
+                outcome = not_offered(error)
+                log.error("Job %s: %s", job.id, outcome.error)  # noqa: TRY400
+                self._report(Report(worker, job.id, job.claim, JobState.FAILED, outcome))
+                continue
             link = self._links.get(worker)
             room = link.seat() if link is not None and link.connection == connections[worker] else None
             if link is None or room is None or room.free < job.slots:
-                self._give_back(worker, (job.id, job.claim))
+                self._report(Report(worker, job.id, job.claim, JobState.QUEUED))
             else:
-                link.offer(Offer(**offer_fields(job)), until)
+                link.offer(offer, until)
         if batch.more:
             self.wake()
 
@@ -86,5 +95,5 @@ class Assigner:
 
 
 def _claim(seats: list[Seat], offer_timeout: timedelta) -> Batch:
-    with new_session() as session:
+    with hasty_session() as session:
         return claim_batch(session, seats, now=datetime.now(UTC), offer_timeout=offer_timeout)

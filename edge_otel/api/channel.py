@@ -88,6 +88,7 @@ async def _read(hub: Hub, link: Link, websocket: WebSocket) -> None:
             continue
         if message is not None:
             await hub.hear(link, message)
+        await link.sendable()
 
 
 async def _next(websocket: WebSocket) -> FromWorker | None:

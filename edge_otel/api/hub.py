@@ -22,7 +22,7 @@ from edge_otel.errors import EdgeError, SessionReplaced, TooBusy
 from edge_otel.messages import CLOSED, Accept, Bye, Cancel, Decline, Ended, Error, Heartbeat, Hello, Stale, Welcome
 from edge_otel.models import fleet
 from edge_otel.models.reports import Report
-from edge_otel.models.session import new_session
+from edge_otel.models.session import hasty_session
 from edge_otel.settings import LogFolder, Settings
 from edge_otel.state import JobState
 from edge_otel.telemetry import context
@@ -50,8 +50,9 @@ class Hub:
         self._settings = settings
         self.links: dict[str, Link] = {}
         self._handshaking = 0
+        self._registering: set[str] = set()
         self._handshakes = ThreadPoolExecutor(HANDSHAKES, thread_name_prefix="edge-handshake")
-        self.assigner = Assigner(self.links, settings, self._give_back)
+        self.assigner = Assigner(self.links, settings, self._report)
         self.recorder = Recorder(log_folder, queued=self.assigner.wake, freed=self.assigner.wake)
         self.pulse = Pulse(self.links, settings, refuse=self.refuse, cancel=self._cancel)
         self.listening = Listening(self.assigner, self.pulse)
@@ -117,8 +118,8 @@ class Hub:
         trace_id = context.trace_id({"traceparent": hello.traceparent or ""})
         now = datetime.now(UTC)
 
-        def store() -> tuple[str | None, WorkerReply, list[JobKey]]:
-            with new_session() as session:
+        def store() -> tuple[str | None, WorkerReply, list[fleet.Running]]:
+            with hasty_session() as session:
                 reply = registration.register(
                     session,
                     hello.name,
@@ -130,17 +131,23 @@ class Hub:
                     connection=connection,
                     heartbeat_interval=pace,
                 )
-                running = [(str(job.id), job.claim) for job in hello.jobs or () if job.slots]
-                return principal.team_for(hello.team_name), reply, fleet.not_held(session, hello.name, running)
+                running = [fleet.Running(hello.name, str(job.id), job.claim) for job in hello.jobs or () if job.slots]
+                return principal.team_for(hello.team_name), reply, fleet.not_held(session, running)
 
-        team, reply, not_held = await self._handshake(store)
+        if hello.name in self._registering:
+            raise TooBusy("This worker is being registered over another channel. Try again a little later.")
+        self._registering.add(hello.name)
+        try:
+            team, reply, not_held = await self._handshake(store)
+        finally:
+            self._registering.discard(hello.name)
         link = Link(connection, hello, team, reply)
         if (old := self.links.get(hello.name)) is not None:
             self._retire(old, link)
         self.links[hello.name] = link
         link.send(Welcome(**dict(reply)))
-        for job_id, claim in not_held:
-            link.send(Stale.model_validate({"id": job_id, "claim": claim}))
+        for job in not_held:
+            link.send(Stale.model_validate({"id": job.id, "claim": job.claim}))
         self.assigner.wake()
         return link
 
@@ -192,11 +199,11 @@ class Hub:
         if self.links.get(link.name) is link:
             del self.links[link.name]
         for job in link.offered:
-            self._give_back(link.name, job)
+            self._report(Report(link.name, *job, JobState.QUEUED))
         link.offered.clear()
 
-    def _give_back(self, worker: str, job: JobKey) -> None:
-        self.recorder.give_back(Report(worker, *job, JobState.QUEUED))
+    def _report(self, report: Report) -> None:
+        self.recorder.put_unanswered(report)
 
     def _cancel(self, link: Link, job: JobKey) -> None:
         cancel = {"id": job[0], "claim": job[1], "reason": "Airflow has withdrawn the task."}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from datetime import UTC, datetime
 
@@ -10,14 +11,19 @@ from pydantic import BaseModel
 from starlette.websockets import WebSocket
 
 from edge_otel.api.assign import Seat
-from edge_otel.messages import RESTARTING, Bye, Cancel, Changed, Heartbeat, HeartbeatAck, Hello, Message, Offer, encode
+from edge_otel.messages import RESTARTING, Cancel, Changed, Heartbeat, HeartbeatAck, Hello, Message, Offer, encode
 from edge_otel.models.fleet import Beat, Stored
 from edge_otel.state import TAKES_JOBS, WorkerState, settle
 from edge_otel.telemetry import context
 from edge_otel.wire import WorkerReply, WorkerReport, WorkerSettings
 
-MAX_UNSENT = 8 * 1024 * 1024
-"""Characters that wait for a slow reader before its channel is closed."""
+log = logging.getLogger(__name__)
+
+MAX_UNSENT = 1024 * 1024
+"""Characters that may wait to be sent; while there are more, nothing is read of the worker."""
+
+SENT_WITHIN = 20.0
+"""Seconds for one message; a worker that reads so slowly, or not at all, loses its channel."""
 
 CLOSE_WITHIN = 3.0
 """Seconds for the last messages; who does not read them loses the channel without."""
@@ -48,6 +54,8 @@ class Link:
         self._unsent: deque[str] = deque()
         self._unsent_size = 0
         self._stirred = asyncio.Event()
+        self._sendable = asyncio.Event()
+        self._sendable.set()
         self._closing: int | None = None
         self._closed = asyncio.Event()
         self._seat: Seat | None = None
@@ -170,17 +178,19 @@ class Link:
         self._seated = False
 
     def send(self, message: Message | BaseModel) -> None:
-        """Send a message as soon as the worker reads; one that does not read loses its channel."""
+        """Send a message as soon as the worker reads."""
         if self._closing is not None:
             return
         text = encode(message)
         self._unsent.append(text)
         self._unsent_size += len(text)
         if self._unsent_size > MAX_UNSENT:
-            self._unsent.clear()
-            self._unsent_size = 0
-            self.close(Bye(reason="The worker does not read what it is sent.", reconnect_after=1.0))
+            self._sendable.clear()
         self._stirred.set()
+
+    async def sendable(self) -> None:
+        """Return when not too much waits to be sent."""
+        await self._sendable.wait()
 
     def close(self, last: Message, code: int = RESTARTING) -> None:
         """Send a last message and close."""
@@ -202,8 +212,15 @@ class Link:
             self._stirred.clear()
             while self._unsent:
                 text = self._unsent.popleft()
-                await websocket.send_text(text)
+                try:
+                    async with asyncio.timeout(SENT_WITHIN):
+                        await websocket.send_text(text)
+                except TimeoutError:
+                    log.warning("Worker %s does not read what it is sent: its channel is closed.", self.name)
+                    return
                 self._unsent_size -= len(text)
+                if self._unsent_size <= MAX_UNSENT:
+                    self._sendable.set()
             if self._closing is not None:
                 await websocket.close(self._closing)
                 return

@@ -15,8 +15,8 @@ from edge_otel.errors import EdgeError, Forbidden, SessionReplaced, WorkerNotFou
 from edge_otel.messages import Bye
 from edge_otel.models import fleet
 from edge_otel.models.database import DatabaseFailure
-from edge_otel.models.fleet import Beat, Reclaimed, Stored
-from edge_otel.models.session import new_session
+from edge_otel.models.fleet import Beat, Reclaimed, Recorded, Stored
+from edge_otel.models.session import hasty_session
 from edge_otel.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -91,18 +91,28 @@ class Pulse:
             seqs = {name: link.seq for name, link in links.items()}
             beats = {name: link.beat() for name, link in links.items()}
             try:
-                rows = await self._ask(_record, beats)
+                recorded = await self._ask(_record, beats)
             except DatabaseFailure as failure:
                 log.warning("%d heartbeats wait for the database: %s", len(links), failure.orig)
                 self._unwritten = links | self._unwritten
                 return
-            self._heed(links, rows, seqs)
+            self._unwritten = {name: links[name] for name in recorded.not_written} | self._unwritten
+            written = {name: link for name, link in links.items() if name not in recorded.not_written}
+            self._heed(written, recorded.rows, seqs)
+            for job in recorded.not_held:
+                if self._links.get(job.worker) is links[job.worker]:
+                    self._cancel(links[job.worker], (job.id, job.claim))
 
     async def run_looks(self) -> None:
         """Look at rows until cancelled: at all now and then, and at those that somebody speaks of at once."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + LOOK_INTERVAL
         while True:
-            everything = not await _wait(self._look, LOOK_INTERVAL)
+            await _wait(self._look, max(0.0, due - loop.time()))
             self._look.clear()
+            everything = loop.time() >= due
+            if everything:
+                due = loop.time() + LOOK_INTERVAL
             noted, self._noted = self._noted, set()
             if not self._links:
                 continue
@@ -171,18 +181,18 @@ def _differs(told: float, interval: float) -> bool:
     return not told / PACE_TOLERANCE < interval < told * PACE_TOLERANCE
 
 
-def _record(beats: dict[str, Beat]) -> dict[str, Stored]:
-    with new_session() as session:
+def _record(beats: dict[str, Beat]) -> Recorded:
+    with hasty_session() as session:
         return fleet.record_beats(session, beats)
 
 
 def _look(names: list[str]) -> tuple[dict[str, Stored], dict[str, Reclaimed]]:
-    with new_session() as session:
+    with hasty_session() as session:
         return fleet.stored(session, names), fleet.reclaimed_since(session, datetime.now(UTC) - fleet.RECENT)
 
 
 def _record_token_uses(names: list[str]) -> None:
-    with new_session() as session:
+    with hasty_session() as session:
         fleet.record_token_uses(session, names, datetime.now(UTC))
 
 

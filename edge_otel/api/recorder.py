@@ -13,7 +13,7 @@ from edge_otel.api.link import Link
 from edge_otel.messages import Confirmed, Stale, StateAck
 from edge_otel.models.database import DatabaseFailure, passing
 from edge_otel.models.reports import Recorded, Report, record_all
-from edge_otel.models.session import new_session
+from edge_otel.models.session import hasty_session
 from edge_otel.settings import LogFolder
 from edge_otel.state import JobState, Verdict
 
@@ -25,7 +25,11 @@ MAX_WAITING = 10_000
 MAX_LOGS_WAITING = 200
 """Logs to write to their files; beyond that the sweep finds them."""
 AFTER_FAILURE = 1.0
-"""Seconds to wait when the database is away. Who reported says it again."""
+"""Seconds to wait when the database is away."""
+WHEN_BUSY = 0.05
+"""Seconds to wait for a row that somebody else has locked."""
+
+_Waiting = tuple[Link | None, Report]
 
 
 class Recorder:
@@ -37,7 +41,8 @@ class Recorder:
         """Called when a job is back in the queue."""
         self._freed = freed
         """Called when a worker's slot is free."""
-        self._waiting: asyncio.Queue[tuple[Link | None, Report]] = asyncio.Queue(MAX_WAITING)
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
+        self._again: list[_Waiting] = []
         self._database = ThreadPoolExecutor(1, thread_name_prefix="edge-reports")
         self._files = ThreadPoolExecutor(1, thread_name_prefix="edge-log-files")
         self._logs_waiting = 0
@@ -46,22 +51,24 @@ class Recorder:
         """Have a report written, and its answer sent to ``link``."""
         await self._waiting.put((link, report))
 
-    def give_back(self, report: Report) -> None:
-        """Have an offer returned to the queue; when too much waits, the executor's care returns it."""
+    def put_unanswered(self, report: Report) -> None:
+        """Have a report of this server's own written; when too much waits, the executor's care returns the offer."""
         if not self._waiting.full():
             self._waiting.put_nowait((None, report))
 
     async def run(self) -> None:
         """Write reports until cancelled."""
         while True:
-            batch = [await self._waiting.get()]
+            batch, self._again = self._again, []
+            if not batch:
+                batch.append(await self._waiting.get())
             while len(batch) < BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             await self._record(batch)
 
     async def drained(self) -> None:
         """Return when nothing waits any more."""
-        while not self._waiting.empty():
+        while self._again or not self._waiting.empty():
             await asyncio.sleep(0.01)
 
     def close(self) -> None:
@@ -69,13 +76,14 @@ class Recorder:
         for threads in (self._database, self._files):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _record(self, batch: list[tuple[Link | None, Report]]) -> None:
+    async def _record(self, batch: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
         try:
             recorded = await loop.run_in_executor(self._database, _write, [report for _, report in batch])
         except DatabaseFailure as failure:
             if passing(failure):
                 log.warning("%d reports on jobs wait for the database: %s", len(batch), failure.orig)
+                self._again = [*self._again, *batch]
                 await asyncio.sleep(AFTER_FAILURE)
             elif len(batch) > 1:
                 # One report that the database refuses must not stand in the way of the others.
@@ -84,10 +92,15 @@ class Recorder:
             else:
                 log.exception("A report on job %s cannot be stored.", batch[0][1].job_id)
             return
-        for (link, report), what in zip(batch, recorded, strict=True):
-            self._answer(link, report, what.verdict)
+        for waiting, what in zip(batch, recorded, strict=True):
+            if what.verdict is None:
+                self._again.append(waiting)
+                continue
+            self._answer(*waiting, what.verdict)
             if what.log_to_write:
-                self._finalise(report.job_id)
+                self._finalise(waiting[1].job_id)
+        if self._again:
+            await asyncio.sleep(WHEN_BUSY)
 
     def _answer(self, link: Link | None, report: Report, verdict: Verdict) -> None:
         key = (report.job_id, report.claim)
@@ -121,5 +134,5 @@ class Recorder:
 
 
 def _write(reports: list[Report]) -> list[Recorded]:
-    with new_session() as session:
+    with hasty_session() as session:
         return record_all(session, reports, datetime.now(UTC))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Body, Path, Query, Request
 
 from edge_otel.api import log_files
 from edge_otel.api.auth import Caller, Principal
-from edge_otel.api.offers import offer_fields
+from edge_otel.api.offers import not_offered, offer_of
 from edge_otel.api.refusals import RESPONSES
 from edge_otel.errors import BadInput, JobNotFound, SessionReplaced, StaleClaim, WorkerUpgradeNeeded
 from edge_otel.models import jobs, logs, workers
@@ -61,16 +62,25 @@ def fetch(worker_name: WorkerName, wish: FetchRequest, caller: Caller, request: 
         if worker.queues is not None:
             # What an administrator took away counts at once, also before the worker has heard of it.
             queues = [q for q in worker.queues if queues is None or q in queues]
-        job = jobs.claim_next(
+        now = datetime.now(UTC)
+        claim = partial(
+            jobs.claim_next,
             session,
             worker,
             queues=queues,
             free_slots=wish.free_concurrency,
             kinds=_ALL_KINDS if wish.claims else _EDGE3_KINDS,
-            now=datetime.now(UTC),
+            now=now,
             offer_timeout=timeout,
         )
-        return None if job is None else JobOffer(**offer_fields(job))
+        while (job := claim()) is not None:
+            try:
+                return offer_of(job, JobOffer)
+            except ValueError as error:
+                outcome = not_offered(error)
+                log.error("Job %s: %s", job.id, outcome.error)  # noqa: TRY400
+                jobs.record_report(job, JobState.FAILED, job.claim, now, error=outcome.error)
+        return None
 
 
 _Coordinates = "{dag_id}/{task_id}/{run_id}/{try_number}/{map_index}"

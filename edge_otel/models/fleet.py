@@ -69,19 +69,45 @@ def stored(session: Session, names: Collection[str]) -> dict[str, Stored]:
     return found
 
 
-def record_beats(session: Session, beats: Mapping[str, Beat]) -> dict[str, Stored]:
-    """Store the heartbeats of the channels that still count, and return what the database says of their workers."""
-    for batch in batches(sorted(beats)):
+class Running(NamedTuple):
+    """A claim of a job that a worker says it runs."""
+
+    worker: str
+    id: str
+    claim: int
+
+
+class Recorded(NamedTuple):
+    """What the database says after heartbeats were written."""
+
+    rows: dict[str, Stored]
+    not_written: set[str]
+    """Workers whose rows somebody else has locked."""
+    not_held: list[Running]
+
+
+def record_beats(session: Session, beats: Mapping[str, Beat]) -> Recorded:
+    """Store the heartbeats of the channels that still count. Rows that are locked are not waited for."""
+    not_written = set(beats)
+    for batch in batches(beats):
         prepare_lock(session, Worker)
-        query = select(Worker).where(Worker.name.in_(batch)).order_by(Worker.name).with_for_update()
+        query = select(Worker).where(Worker.name.in_(batch)).with_for_update(skip_locked=True)
         for worker in session.scalars(query.execution_options(populate_existing=True)):
             beat = beats[worker.name]
+            not_written.remove(worker.name)
             if worker.connection == beat.connection:
                 workers.record_heartbeat(session, worker, beat.report, beat.at, trace_id=beat.trace_id)
                 for name in _BEAT:
                     flag_modified(worker, name)
         session.flush()
-    return stored(session, beats)
+    rows = stored(session, beats)
+    running = [
+        Running(name, str(job.id), job.claim)
+        for name, beat in beats.items()
+        for job in beat.report.jobs or ()
+        if job.slots
+    ]
+    return Recorded(rows, not_written & rows.keys(), not_held(session, running))
 
 
 def record_token_uses(session: Session, names: Collection[str], now: datetime) -> None:
@@ -110,25 +136,24 @@ def reclaimed_since(session: Session, since: datetime) -> dict[str, Reclaimed]:
     return {row.id: Reclaimed(row.claim, row.holders) for row in session.execute(query)}
 
 
-def not_held(session: Session, worker: str, running: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Return those of the jobs (id, claim) that a worker runs which are not its own any more.
+def not_held(session: Session, running: Collection[Running]) -> list[Running]:
+    """Return those of the claims that workers run which are not theirs any more.
 
-    A claim that the task ran under before it was deferred is: that process is about to end, and has a log to send.
+    One under which the task ran before it was deferred is: that process is about to end, and has a log to send.
     """
     rows: dict[str, Any] = {}
-    for batch in batches([job_id for job_id, _ in running]):
+    for batch in batches({job.id for job in running}):
         query = select(Job.id, Job.claim, Job.worker, Job.state, Job.holders).where(Job.id.in_(batch))
         rows |= {row.id: row for row in session.execute(query)}
 
-    def holds(job_id: str, claim: int) -> bool:
-        row = rows.get(job_id)
+    def held(job: Running) -> bool:
+        row = rows.get(job.id)
         if row is None:
             return False
-        if row.claim == claim:
-            return bool(row.worker == worker and row.state != JobState.QUEUED)
-        return bool(row.holders.get(str(claim)) == worker)
+        current = row.claim == job.claim and row.worker == job.worker and row.state != JobState.QUEUED
+        return bool(current or row.holders.get(str(job.claim)) == job.worker)
 
-    return [job for job in running if not holds(*job)]
+    return [job for job in running if not held(job)]
 
 
 RECENT = timedelta(seconds=15)

@@ -33,7 +33,8 @@ class Report:
 class Recorded(NamedTuple):
     """What became of a report."""
 
-    verdict: Verdict
+    verdict: Verdict | None
+    """None: somebody else has the row locked, so nothing was done yet."""
     log_to_write: bool = False
     """The job has ended, and its log is not where Airflow reads it."""
 
@@ -53,15 +54,24 @@ _READ = [getattr(Job, name) for name in ("id", "claim", "worker", "log_path", *_
 
 
 def record_all(session: Session, reports: Sequence[Report], now: datetime) -> list[Recorded]:
-    """Apply the reports in their order and return what became of each. A job of another worker's is stale."""
+    """Apply the reports in their order and return what became of each. A job of another worker's is stale.
+
+    Rows that another transaction has locked are not waited for: two that wait for each other are deadlocked.
+    """
     prepare_lock(session, Job)
     jobs: dict[str, Any] = {}
-    # In the order of their ids: two servers that lock the same rows never wait for each other in a circle.
-    for batch in batches(sorted({report.job_id for report in reports})):
-        query = select(*_READ).where(Job.id.in_(batch)).order_by(Job.id).with_for_update()
-        jobs |= {row.id: SimpleNamespace(**row._mapping) for row in session.execute(query)}
+    busy: set[str] = set()
+    for batch in batches({report.job_id for report in reports}):
+        query = select(*_READ).where(Job.id.in_(batch)).with_for_update(skip_locked=True)
+        found = {row.id: SimpleNamespace(**row._mapping) for row in session.execute(query)}
+        jobs |= found
+        if len(found) < len(batch):
+            missing = [job_id for job_id in batch if job_id not in found]
+            busy.update(session.scalars(select(Job.id).where(Job.id.in_(missing))))
     before = {job_id: tuple(vars(job).values()) for job_id, job in jobs.items()}
-    recorded = [_record(jobs.get(report.job_id), report, now) for report in reports]
+    recorded = [
+        Recorded(None) if report.job_id in busy else _record(jobs.get(report.job_id), report, now) for report in reports
+    ]
     _write(session, [job for job in jobs.values() if tuple(vars(job).values()) != before[job.id]], now)
     return recorded
 

@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from airflow.utils.session import create_session
-from sqlalchemy import delete, false
+from sqlalchemy import delete, false, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
-__all__ = ["Session", "insert_missing", "new_session", "prepare_lock"]
+__all__ = ["Session", "hasty_session", "insert_missing", "new_session", "prepare_lock"]
+
+LOCK_WAIT = 3
+"""Seconds."""
 
 
 def prepare_lock(session: Session, table: type[Any]) -> None:
@@ -33,6 +36,27 @@ def insert_missing(session: Session, table: type[Any], **values: Any) -> None:
         return
     insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
     session.execute(insert(table).values(**values).on_conflict_do_nothing())
+
+
+@contextmanager
+def hasty_session() -> Iterator[Session]:
+    """Yield a session that waits for locks LOCK_WAIT seconds at most: for work that many others wait for.
+
+    Beyond that its queries raise DatabaseFailure, as for everything else that passes. SQLite has a limit of its own.
+    """
+    with new_session() as session:
+        dialect = session.get_bind().dialect.name
+        if dialect == "postgresql":
+            session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT}s'"))
+        elif dialect == "mysql":
+            session.execute(text(f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT}"))
+        try:
+            yield session
+        finally:
+            if dialect == "mysql" and session.is_active:
+                # The connection goes back to a pool that others use.
+                session.flush()
+                session.execute(text("SET SESSION innodb_lock_wait_timeout = DEFAULT"))
 
 
 @contextmanager

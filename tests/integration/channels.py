@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import pytest
+from rows import queue_job, state_of
 from served import FACTS
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from demo import wait
 from edge_otel.messages import FROM_SERVER, Accept, Ended, Heartbeat, Hello, Offer, encode
+from edge_otel.models.tables import Worker
+from edge_otel.state import JobState
 
 PATIENCE = 15.0
 
@@ -75,3 +83,45 @@ class Far:
     def close(self) -> None:
         """Break the connection."""
         self._opening.__exit__(None, None, None)
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition as long as a test may."""
+    wait.wait_for(condition, what, timeout=PATIENCE, pause=0.02)
+
+
+def queue(database: Any, **fields: Any) -> str:
+    """Queue a job, and return its id."""
+    with database() as session:
+        return queue_job(session, now(), **fields)
+
+
+def state(database: Any, job_id: str) -> JobState:
+    """Return the job's state as stored."""
+    with database() as session:
+        return state_of(session, job_id)
+
+
+def stored_as(database: Any, name: str, state: str) -> None:
+    """Wait until a worker is stored in this state."""
+
+    def there() -> bool:
+        with database() as session:
+            worker = session.get(Worker, name)
+            return worker is not None and worker.state == state
+
+    wait_for(there, f"{name} to be stored as {state}")
+
+
+def close_code(far: Far) -> int:
+    """Return the close code, when the server has closed the channel."""
+    with pytest.raises(ConnectionClosed) as ended:
+        while True:
+            far.hear()
+    assert ended.value.rcvd is not None
+    return ended.value.rcvd.code

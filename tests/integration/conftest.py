@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +111,44 @@ def launcher() -> Iterator[Replicas]:
     replicas = Replicas()
     yield replicas
     replicas.stop()
+
+
+@pytest.fixture
+def channel_api(start_api: StartApi, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """The Edge API with its hub, which looks at its workers' rows more often than it does in production."""
+    monkeypatch.setattr("edge_otel.api.pulse.LOOK_INTERVAL", 0.5)
+    return start_api(channels=True)
+
+
+@pytest.fixture
+def connect(channel_api: Api, token: str) -> Iterator[Callable[..., Any]]:
+    """Connects workers: by their name and token, to this API or another; they are registered unless told otherwise."""
+    from channels import Far
+    from websockets.exceptions import ConnectionClosed
+
+    opened: list[Far] = []
+
+    def connect(
+        *,
+        to: Api = channel_api,
+        token: str = token,
+        hello: bool = True,
+        name: str = "w",
+        session: str | None = None,
+        max_queue: int = 16,
+        **fields: Any,
+    ) -> Far:
+        far = Far(to.url, token, name, session, max_queue)
+        opened.append(far)
+        if hello:
+            answer = far.hello(**fields)
+            assert answer.type == "welcome", answer
+        return far
+
+    yield connect
+    for far in opened:
+        with suppress(ConnectionClosed):
+            far.close()
 
 
 @pytest.fixture
