@@ -21,6 +21,9 @@ from edge_otel.state import TAKES_JOBS, Facts, WorkerState, observe
 REPEAT = 0.5
 """Seconds after which a worker at work says again what was not answered."""
 
+REFUSALS = ("SessionReplaced", "TooBusy")
+"""What a worker may be told that does nothing wrong: another daemon has its name, or it is to come again later."""
+
 BROKEN = (OSError, EOFError, ConnectionClosed, InvalidMessage, InvalidStatus, TimeoutError)
 LookUp = Callable[[str], Row]
 
@@ -216,7 +219,7 @@ class Site:
                 facts = after_reply(self._now(), self.reported[seq], message.state)
                 self.facts = Facts(maintenance=facts.maintenance)
             case "error":
-                self.ledger.must(message.error == "SessionReplaced", f"{self.name} was told {message}")
+                self.ledger.must(message.error in REFUSALS, f"{self.name} was told {message}")
 
     def _offered(self, key: Key, slots: int) -> None:
         self.ledger.offer(key, self.name)
