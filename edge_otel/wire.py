@@ -39,7 +39,8 @@ FactInteger = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 FactNumber = Annotated[float, Field(allow_inf_nan=False)]
 SystemFacts = Annotated[dict[FactName, FactText | FactInteger | FactNumber], Field(max_length=64)]
 """Facts about the worker and its host. ``airflow_version`` and ``edge_provider_version`` are required in v1."""
-Count = Annotated[int, Field(ge=0, le=100_000)]
+MAX_SLOTS = 100_000
+Count = Annotated[int, Field(ge=0, le=MAX_SLOTS)]
 Claim = Annotated[int, Field(ge=0, le=2**31 - 1)]
 ByteCount = Annotated[int, Field(ge=0, lt=2**63)]
 # MySQL's timestamps end in January 2038.
@@ -74,6 +75,12 @@ class WorkerReport(BaseModel):
     """Seconds between this worker's heartbeats, by which its silence is judged; None: as the server told it."""
     jobs: Annotated[list[JobRef], Field(max_length=10_000)] | None = None
     """Jobs that run here or ran here unreported; absent from edge3 workers."""
+
+    @property
+    def slots(self) -> int | None:
+        """The worker's concurrency; None where it says none that can be."""
+        slots = self.sysinfo.get("concurrency")
+        return int(slots) if isinstance(slots, int | float) and 0 <= slots <= MAX_SLOTS else None
 
 
 class WorkerSettings(BaseModel):

@@ -18,6 +18,7 @@ from edge_otel.api.farewell import on_signals
 from edge_otel.api.hub import Hub
 from edge_otel.api.log_files import Sweep
 from edge_otel.errors import NotMigrated
+from edge_otel.models import fleet
 from edge_otel.models.database import DatabaseFailure, check_migrated
 from edge_otel.models.session import new_session
 from edge_otel.settings import LogFolder, Settings, airflow_configuration
@@ -47,7 +48,7 @@ def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    await run_in_threadpool(_say_what_is_missing)
+    await run_in_threadpool(_prepare)
     hub = app.state.hub = Hub(app.state.settings, app.state.log_folder)
     sweep = asyncio.create_task(Sweep(app.state.log_folder).run(), name="edge-log-sweep")
     hub.start()
@@ -60,11 +61,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(sweep, return_exceptions=True)
 
 
-def _say_what_is_missing() -> None:
-    """Log it: the API answers 503 with what to do, rather than take the rest of Airflow's API server down."""
+def _prepare() -> None:
+    """Log what is missing: the API answers 503 then, rather than take the rest of Airflow's API server down."""
     try:
         with new_session() as session:
             check_migrated(session)
+            # Airflow loads all of its models at the first query, and the first job should not wait for that.
+            fleet.stored(session, [""])
     except NotMigrated as error:
         log.error("%s", error)  # noqa: TRY400 - the message says it all
     except DatabaseFailure as error:

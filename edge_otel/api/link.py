@@ -74,8 +74,7 @@ class Link:
             return None
         if self.report.state not in TAKES_JOBS:
             return None
-        reported = self.report.sysinfo.get("concurrency", 0)
-        capacity = self.told.concurrency or (int(reported) if not isinstance(reported, str) else 0)
+        capacity = self.told.concurrency or self.report.slots or 0
         free = capacity - sum(self.held.values()) - sum(slots for slots, _ in self.offered.values())
         if free <= 0:
             return None

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from airflow.utils.session import create_session
-from sqlalchemy import delete, false, text
+from sqlalchemy import delete, false, func, select, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
 __all__ = ["Session", "hasty_session", "insert_missing", "new_session", "prepare_lock"]
 
-LOCK_WAIT = 3
+LOCK_WAIT, FROZEN_AFTER = 3, 10
 """Seconds."""
 
 
@@ -47,7 +47,9 @@ def hasty_session() -> Iterator[Session]:
     with new_session() as session:
         dialect = session.get_bind().dialect.name
         if dialect == "postgresql":
-            session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT}s'"))
+            # The second is for the others: a host that freezes within a transaction must not keep its locks for hours.
+            limits = {"lock_timeout": LOCK_WAIT, "idle_in_transaction_session_timeout": FROZEN_AFTER}
+            session.execute(select(*(func.set_config(name, f"{limit}s", True) for name, limit in limits.items())))
         elif dialect == "mysql":
             session.execute(text(f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT}"))
         try:

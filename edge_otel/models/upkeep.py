@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from edge_otel.models.jobs import batches
@@ -39,8 +39,11 @@ def return_expired_offers(session: Session, team: str | None, now: datetime) -> 
 
 def return_offers_of(session: Session, worker: str, kept: Collection[tuple[str, int]], now: datetime) -> int:
     """Put the worker's unaccepted jobs back in the queue, but for those (id, claim) that it still knows."""
-    not_kept = [tuple_(Job.id, Job.claim).not_in(list(kept))] if kept else []
-    return _return(session, now, Job.worker == worker, *not_kept)
+    offered = select(Job.id, Job.claim).where(Job.state == JobState.ASSIGNED, Job.worker == worker)
+    # What the worker knows may be long, what it was offered is not.
+    known = set(kept)
+    returning = [job_id for job_id, claim in session.execute(offered) if (job_id, claim) not in known]
+    return sum(_return(session, now, Job.id.in_(batch)) for batch in batches(returning))
 
 
 def _return(session: Session, now: datetime, *which: ColumnElement[bool]) -> int:

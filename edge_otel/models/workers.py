@@ -122,8 +122,7 @@ def _apply(
         worker.maintenance_comment = report.maintenance_comments
         worker.maintenance_origin = report.maintenance_origin or worker.maintenance_origin or "local"
     worker.jobs_active, worker.sysinfo = report.jobs_active, dict(report.sysinfo)
-    slots = report.sysinfo.get("concurrency")
-    worker.slots = int(slots) if isinstance(slots, int | float) and 0 <= slots < 2**31 else None
+    worker.slots = report.slots
     worker.last_heartbeat = now
 
 

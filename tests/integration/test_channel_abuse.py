@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from socket import SHUT_RDWR
 from threading import Thread
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -242,3 +243,23 @@ def test_the_fleet_is_cared_for_however_often_one_worker_is_spoken_of(start_api,
         return any(pace is not None and pace.heartbeat_interval == 3 for pace in paces)
 
     wait_for(told, "the new pace")
+
+
+@pytest.mark.parametrize("slots", [1e300, -1, 10**18, "many"])
+def test_a_worker_with_an_absurd_number_of_slots_gets_none_and_the_others_theirs(connect, database, slots):
+    far = connect()
+    far.facts["concurrency"] = slots
+    far.beat()
+    stored_as(database, "w", WorkerState.IDLE)
+    job_id = queue(database)
+    assert str(connect(name="v", token=new_token("v")).hear("job").task_instance_id) == job_id
+
+
+def test_a_worker_may_bring_ten_thousand_jobs_along(connect, database):
+    far = connect()
+    job_id = queue(database)
+    far.accept(far.hear("job"))
+    far.close()
+    many = [{"id": str(uuid4()), "claim": 1} for _ in range(9_999)]
+    again = connect(session=far.session, state="running", jobs=[*many, {"id": job_id, "claim": 1, "slots": 1}])
+    assert again.end(SimpleNamespace(task_instance_id=job_id, claim=1)).type == "state_ack"

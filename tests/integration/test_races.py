@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 from rows import NOW, claim, queue_job, register
 from served import new_token, registration, wish
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from edge_otel.errors import WorkerActive
 from edge_otel.models import jobs, logs, tokens, upkeep, workers
+from edge_otel.models.session import hasty_session
 from edge_otel.models.tables import Job, LogChunk, Token, Worker
 from edge_otel.state import JobState
 
 AT_ONCE = 8
+LIMITS = ("lock_timeout", "idle_in_transaction_session_timeout")
 
 
 def at_once(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -198,3 +200,23 @@ def test_a_claim_that_is_not_committed_blocks_no_other(database):
     with database() as one, database() as other:
         got = [claim(one, one.merge(first), NOW), claim(other, other.merge(second), NOW)]
         assert [job.id for job in got] == ids
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_hasty_session_neither_waits_long_nor_keeps_others_waiting(database):
+    with hasty_session() as session:
+        limits = [session.scalar(text(f"SHOW {name}")) for name in LIMITS]
+    assert limits == ["3s", "10s"]
+    with database() as session:
+        assert [session.scalar(text(f"SHOW {name}")) for name in LIMITS] == ["0", "0"]
+
+
+@pytest.mark.parametrize("database_url", ["mysql"], indirect=True)
+def test_a_hasty_session_leaves_its_connection_as_it_was(database):
+    name = text("SELECT @@innodb_lock_wait_timeout")
+    with database() as session:
+        before = session.scalar(name)
+    with hasty_session() as session:
+        assert session.scalar(name) == 3 != before
+    with database() as session:
+        assert session.scalar(name) == before
