@@ -119,16 +119,12 @@ class Ledger:
         job.confirmed[claim] = worker
 
     def stale(self, key: Key, worker: str, row: Row) -> None:
-        """A worker was told that a job is not its own; ``row`` as it is now."""
+        """A worker was told that a job is not its own, or to stop it; ``row`` as it is now."""
         mine = row.claim == key[1] and row.worker == worker
         self.must(not (mine and row.state in HELD), f"{key}: {worker} was told that it is stale, and it is {row}")
         job = self.jobs[key[0]]
         if job.offered.get(key[1]) == worker and not (mine and row.state in FINISHED):
             job.stale.add(key[1])
-
-    def cancel(self, key: Key, row: Row) -> None:
-        """A worker was told to stop a job; ``row`` as it is now."""
-        self.must(row.claim > key[1], f"{key}: cancelled, and it is {row}")
 
     def workers(self) -> set[str]:
         """Return who was told to start a process."""

@@ -206,11 +206,8 @@ class Site:
                     not self.held[key].active if key in self.held else True, f"{key} was acknowledged, and runs"
                 )
                 self.held.pop(key, None)
-            case "stale":
+            case "stale" | "cancel":
                 self.ledger.stale(key, self.name, self.look(key[0]))
-                self.held.pop(key, None)
-            case "cancel":
-                self.ledger.cancel(key, self.look(key[0]))
                 self.held.pop(key, None)
             case "welcome" | "heartbeat_ack" | "settings":
                 self.welcomed = True
