@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from edge_otel import __version__
-from edge_worker import admin, environment
+from edge_worker import admin, daemonlog, environment
 from edge_worker.faults import BadSetting
 from edge_worker.host import Host, TaskInterpreter
 from edge_worker.jobs import Site
@@ -38,6 +38,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     journal = Journal(settings.state_dir)
     journal.lock()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(daemonlog.heed_callbacks)
     # Files and checksums; the default would be many threads, each with its own memory arena.
     loop.set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="files"))
     try:

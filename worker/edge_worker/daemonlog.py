@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 
 class JsonLines(logging.Formatter):
@@ -23,6 +24,13 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def heed_callbacks(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a callback of the event loop raised; an exception handler for ``loop``."""
+    # When a proxy hangs up, websockets ends a stream that it has ended before; we tell of the connection.
+    if not isinstance(context.get("exception"), EOFError):
+        loop.default_exception_handler(context)
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.cookiejar import DefaultCookiePolicy
@@ -31,6 +32,8 @@ THREADS = {"worker": 1, "jobs": 3, "logs": 2}
 
 GZIP_FROM = 512
 """Bytes; smaller bodies do not gain."""
+
+_USER_INFO = re.compile(r"//[^/\s]*@")
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
@@ -210,7 +213,9 @@ class Polling:
                 allow_redirects=False,
             )
         except (requests.RequestException, OSError, ValueError) as error:
-            raise Unreachable(f"{method} {self._base}/{path}: {type(error).__name__}: {error}") from None
+            # It may show the proxy's URL, which may hold a password.
+            text = _USER_INFO.sub("//", str(error))
+            raise Unreachable(f"{method} {self._base}/{path}: {type(error).__name__}: {text}") from None
 
 
 def _decode(model: type[M], answer: requests.Response) -> M:

@@ -104,8 +104,13 @@ class Settings(BaseSettings):
     @field_validator("proxy")
     @classmethod
     def _is_proxy(cls, value: str | None) -> str | None:
-        if value is not None and not urlsplit(value).hostname:
-            raise ValueError("give a full URL such as http://proxy.example:3128")
+        if value is not None:
+            try:
+                usable = bool(urlsplit(value).hostname) and urlsplit(value).port != 0
+            except ValueError:
+                usable = False
+            if not usable:
+                raise ValueError("give a full URL such as http://proxy.example:3128")
         return value
 
     @field_validator("token_file", "ca_file", "client_cert", "client_key", "task_env_file")

@@ -7,7 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidMessage, InvalidProxy, InvalidProxyStatus, InvalidStatus, WebSocketException
+from websockets.exceptions import (
+    InvalidMessage,
+    InvalidProxy,
+    InvalidProxyMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
+    WebSocketException,
+)
 from websockets.http11 import Response
 
 from edge_otel import __version__
@@ -70,7 +77,7 @@ async def dial(settings: Settings, token: TokenFile) -> ClientConnection:
         raise Unreachable(f"{url}: {type(error).__name__}: {error}") from None
     except (WebSocketException, ImportError, ValueError) as error:
         text = f"{url}: {type(error).__name__}: {error}"
-        cut = isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError)
+        cut = isinstance(error, InvalidMessage | InvalidProxyMessage) and isinstance(error.__cause__, EOFError)
         raise (Unreachable if cut else NoChannel)(text) from None
 
 

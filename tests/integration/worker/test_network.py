@@ -15,6 +15,8 @@ import pytest
 from conftest import Start, finished, workload
 from fake_server import Answer, Call, FakeCentral
 
+from demo.wait import wait_for
+
 
 @pytest.mark.parametrize("transport", ["polling"])
 def test_many_requests_use_few_connections(central: FakeCentral, start: Start) -> None:
@@ -31,6 +33,8 @@ class Proxy:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.connects = True
+        self.restarting = 0
+        """Connections to close without a word."""
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.closing = False
@@ -56,6 +60,9 @@ class Proxy:
             return
         first = head.split(b"\r\n")[0].decode()
         self.asked.append(first)
+        if self.restarting:
+            self.restarting -= 1
+            return
         method, target, _ = first.split()
         if method == "CONNECT" and not self.connects:
             client.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
@@ -112,6 +119,23 @@ def test_proxy_that_refuses_connect_means_polling(central: FakeCentral, start: S
     central.wait_for(finished(job))
     assert proxy.asked[0].startswith("CONNECT ")
     assert central.upgrades == []
+
+
+@pytest.mark.parametrize("transport", ["auto"])
+def test_proxy_that_restarts_is_no_reason_to_poll(central: FakeCentral, start: Start, proxy: Proxy) -> None:
+    proxy.restarting = 2
+    start(proxy=proxy.url)
+    assert central.upgrades
+    assert {line.split()[0] for line in proxy.asked} == {"CONNECT"}
+
+
+@pytest.mark.parametrize("transport", ["polling", "channel"])
+def test_password_of_a_proxy_is_not_logged(start: Start) -> None:
+    bad = "http://user:hunter2@127.0.0.1:99999"
+    env = {"HTTP_PROXY": bad, "http_proxy": bad, "NO_PROXY": "", "no_proxy": ""}
+    daemon = start(env=env, registered=False, log_level="debug")
+    wait_for(lambda: daemon.said.count("trying again") > 1, "two attempts", timeout=20, pause=0.05)
+    assert "hunter2" not in daemon.said
 
 
 def test_proxy_of_the_environment_is_used_but_for_hosts_in_no_proxy(

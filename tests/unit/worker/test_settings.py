@@ -81,6 +81,7 @@ def test_bad_file_is_told(needed: dict[str, str], tmp_path: Path, text: str, wor
         ({"name": "a/b"}, "--name"),
         ({"client_cert": "/dev/null"}, "belong together"),
         ({"proxy": "proxy:3128"}, "--proxy"),
+        ({"proxy": "http://user:password@proxy:99999"}, "--proxy"),
         ({"launch": "magic"}, "--launch"),
         ({"drain_timeout": "-1"}, "--drain-timeout"),
     ],
