@@ -38,6 +38,8 @@ SPREAD, SPREAD_PER_WORKER = 8.0, 0.01
 """Most seconds, and seconds for each, over which workers spread when this server tells them that it goes."""
 LEAVE_WITHIN = 3.0
 """Seconds at the end for reports that wait to be written, and for goodbyes."""
+AFTER_DEFECT = 1.0
+"""Seconds until a loop that failed goes on."""
 
 
 R = TypeVar("R")
@@ -73,7 +75,7 @@ class Hub:
             "look": self.pulse.run_looks,
             "listen": self.listening.run,
         }
-        self._tasks = [asyncio.create_task(_keep(name, run), name=f"edge-{name}") for name, run in loops.items()]
+        self._tasks = [asyncio.create_task(keep(name, run), name=f"edge-{name}") for name, run in loops.items()]
 
     def leave(self) -> None:
         """Take no more workers, and send those that are here elsewhere."""
@@ -210,11 +212,11 @@ class Hub:
         link.cancel(Cancel.model_validate(cancel))
 
 
-async def _keep(name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a loop for as long as the server runs: a defect in one turn is logged, and costs a second."""
+async def keep(name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a loop until it returns: a defect in one turn is logged, and the next turn comes."""
     while True:
         try:
             return await run()
         except Exception:
             log.exception("The %s loop failed; it goes on.", name)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(AFTER_DEFECT)

@@ -9,6 +9,8 @@ from typing import Any
 from airflow.utils.session import create_session
 from sqlalchemy import delete, false, func, select, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
 __all__ = ["Session", "hasty_session", "insert_missing", "new_session", "prepare_lock"]
@@ -64,5 +66,9 @@ def hasty_session() -> Iterator[Session]:
 @contextmanager
 def new_session() -> Iterator[Session]:
     """Yield a session that commits at the end, or rolls back on an exception."""
-    with create_session(scoped=False) as session:
-        yield session
+    try:
+        with create_session(scoped=False) as session:
+            yield session
+    except NoConnection as error:
+        # To whoever asks the database, one that has no connection left is one that is away.
+        raise OperationalError("connect", None, error) from None

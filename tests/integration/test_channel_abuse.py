@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from contextlib import suppress
@@ -16,12 +17,13 @@ import requests
 from channels import Far, close_code, now, queue, state, stored_as, wait_for
 from rows import queue_job
 from served import FACTS, new_token
+from sqlalchemy import text
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from edge_otel.messages import Accept, Heartbeat, Hello
+from edge_otel.api.hub import keep
+from edge_otel.messages import Accept, Ended, Heartbeat, Hello
 from edge_otel.models import jobs, upkeep, workers
 from edge_otel.models.tables import Job
-from edge_otel.models.wakeup import announce_worker
 from edge_otel.state import JobState, WorkerState
 
 
@@ -229,22 +231,6 @@ def test_a_deferred_task_that_was_queued_again_is_not_cancelled(connect, databas
         far.hear("cancel", timeout=2)
 
 
-def test_the_fleet_is_cared_for_however_often_one_worker_is_spoken_of(start_api, connect, database):
-    api = start_api(channels=True, heartbeats_per_second=1, heartbeat_interval=1)
-    group = new_token("g-*")
-    fars = [connect(to=api, name=f"g-{number}", token=group) for number in range(3)]
-    paces = []
-
-    def told():
-        with database() as session:
-            announce_worker(session, "g-0")
-        with suppress(TimeoutError):
-            paces.append(fars[0].hear("settings", timeout=0.05).settings)
-        return any(pace is not None and pace.heartbeat_interval == 3 for pace in paces)
-
-    wait_for(told, "the new pace")
-
-
 @pytest.mark.parametrize("slots", [1e300, -1, 10**18, "many"])
 def test_a_worker_with_an_absurd_number_of_slots_gets_none_and_the_others_theirs(connect, database, slots):
     far = connect()
@@ -263,3 +249,38 @@ def test_a_worker_may_bring_ten_thousand_jobs_along(connect, database):
     many = [{"id": str(uuid4()), "claim": 1} for _ in range(9_999)]
     again = connect(session=far.session, state="running", jobs=[*many, {"id": job_id, "claim": 1, "slots": 1}])
     assert again.end(SimpleNamespace(task_instance_id=job_id, claim=1)).type == "state_ack"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_report_that_the_database_refuses_takes_no_other_along(connect, database):
+    far = connect()
+    bad, good = queue(database), queue(database)
+    offers = {str(offer.task_instance_id): offer for offer in (far.hear("job"), far.hear("job"))}
+    with database() as session:
+        session.execute(text("ALTER TABLE edge_otel_job ADD CONSTRAINT no_77 CHECK (exit_code <> 77)"))
+    try:
+        with database() as session:
+            # Both wait for their rows, and are then written together.
+            for job_id in (bad, good):
+                jobs.lock(session, job_id)
+                code = 77 if job_id == bad else 0
+                far.say(Ended(id=offers[job_id].task_instance_id, claim=1, state="success", exit_code=code))
+            far.beat()
+        assert str(far.hear("state_ack").id) == good
+        assert state(database, bad) is JobState.ASSIGNED
+    finally:
+        with database() as session:
+            session.execute(text("ALTER TABLE edge_otel_job DROP CONSTRAINT no_77"))
+
+
+def test_a_loop_that_fails_goes_on(monkeypatch):
+    monkeypatch.setattr("edge_otel.api.hub.AFTER_DEFECT", 0)
+    turns = []
+
+    async def run():
+        turns.append(1)
+        if len(turns) < 3:
+            raise KeyError
+
+    asyncio.run(keep("test", run))
+    assert len(turns) == 3

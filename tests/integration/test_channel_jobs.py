@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from uuid import uuid4
 
+import pytest
 from channels import now, queue, state, wait_for
 from served import new_token
 
@@ -166,3 +167,33 @@ def test_a_withdrawn_job_is_cancelled(connect, database):
     cancel = far.hear("cancel")
     assert (str(cancel.id), cancel.claim) == (job_id, 1)
     assert far.end(offer, "failed").type == "stale"
+
+
+def test_an_offer_that_a_report_speaks_of_already_is_counted_once(connect, database):
+    far = connect()
+    first = queue(database, slots=2)
+    offer = far.hear("job")
+    far.beat("running", jobs=[{"id": first, "claim": 1, "slots": 2}])
+    second = queue(database, slots=2)
+    assert str(far.hear("job").task_instance_id) == second
+    assert far.accept(offer).type == "confirmed"
+
+
+def test_an_offer_holds_its_slots_until_it_is_answered(connect, database):
+    far = connect()
+    queue(database, slots=3)
+    far.hear("job")
+    queue(database, slots=2)
+    with pytest.raises(TimeoutError):
+        # Some looks at all workers later.
+        far.hear("job", timeout=1.5)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_report_of_free_slots_is_heeded_at_once(connect, database, channel_api):
+    far = connect()
+    wait_for(lambda: channel_api.app.state.hub.assigner.told, "the database to tell of jobs")
+    far.beat("running", jobs=[{"id": str(uuid4()), "claim": 1, "slots": 4}])
+    job_id = queue(database)
+    far.beat()
+    assert str(far.hear("job", timeout=2).task_instance_id) == job_id

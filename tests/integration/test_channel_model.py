@@ -35,7 +35,7 @@ REPLICA = st.integers(0, 1)
 # Which of those that there are: drawn without looking, or two runs of one example would differ.
 ANY = st.integers(0, 11)
 
-JOBS = st.lists(st.tuples(st.integers(1, 3), st.sampled_from("ab"), st.integers(0, 2)), min_size=3, max_size=6)
+JOBS = st.lists(st.tuples(st.integers(1, 3), st.sampled_from("ab"), st.integers(0, 2)), min_size=2, max_size=4)
 """Slots, queue and priority of new jobs."""
 ACTS = ["hear", "hear", "beat", "accept", "accept", "accept twice", "decline", "repeat"]
 
@@ -65,7 +65,7 @@ class ChannelModel(RuleBasedStateMachine):
         plans: list[tuple[type[Site], int, list[str] | None]] = [
             (Site, 4, None),
             (Site, 2, ["a"]),
-            (PollingSite, 3, None),
+            (PollingSite, 2, None),
         ]
         self.sites = []
         for kind, slots, queues in plans:
@@ -282,7 +282,7 @@ def model(launcher: Replicas, database: Any, database_url: str) -> Iterator[type
 
 
 CI = settings(
-    max_examples=12,
+    max_examples=10,
     stateful_step_count=40,
     derandomize=True,
     database=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from websockets.exceptions import InvalidStatus
 
 from edge_otel.models import tokens, workers
 from edge_otel.models.tables import Token, Worker
+from edge_otel.models.wakeup import announce_worker
 from edge_otel.state import WorkerState
 
 
@@ -147,10 +149,17 @@ def test_an_expired_token_closes_its_channel(connect, database, token):
     assert far.hear("error").error == "Forbidden"
 
 
-def test_the_use_of_a_token_by_a_channel_is_recorded(connect, database, token):
+def test_the_use_of_a_token_by_a_channel_is_recorded_for_as_long_as_it_is_open(connect, database, token, monkeypatch):
+    monkeypatch.setattr("edge_otel.api.pulse.TOKEN_USE_INTERVAL", 0.5)
     connect()
     with database() as session:
-        assert session.get(Token, token[4:20]).last_used_at is not None
+        session.get(Token, token[4:20]).last_used_at = now() - timedelta(hours=1)
+
+    def recorded():
+        with database() as session:
+            return now() - session.get(Token, token[4:20]).last_used_at < timedelta(minutes=1)
+
+    wait_for(recorded, "the use to be recorded")
 
 
 @pytest.mark.parametrize("given", ["", "Bearer ewt_0000.x", "Basic x"])
@@ -213,3 +222,19 @@ def test_heartbeats_are_written_in_batches(connect, database):
     wait_for(written, "the heartbeat to be written")
     with database() as session:
         assert session.get(Worker, "w").last_heartbeat > before
+
+
+def test_the_fleet_is_cared_for_however_often_one_worker_is_spoken_of(start_api, connect, database):
+    api = start_api(channels=True, heartbeats_per_second=1, heartbeat_interval=1)
+    group = new_token("g-*")
+    fars = [connect(to=api, name=f"g-{number}", token=group) for number in range(3)]
+    paces = []
+
+    def told():
+        with database() as session:
+            announce_worker(session, "g-0")
+        with suppress(TimeoutError):
+            paces.append(fars[0].hear("settings", timeout=0.05).settings)
+        return any(pace is not None and pace.heartbeat_interval == 3 for pace in paces)
+
+    wait_for(told, "the new pace")

@@ -14,9 +14,11 @@ import pytest
 from rows import NOW, claim, queue_job, register
 from served import new_token, registration, wish
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from edge_otel.errors import WorkerActive
 from edge_otel.models import jobs, logs, tokens, upkeep, workers
+from edge_otel.models.database import DatabaseFailure, passing
 from edge_otel.models.session import hasty_session
 from edge_otel.models.tables import Job, LogChunk, Token, Worker
 from edge_otel.state import JobState
@@ -220,3 +222,9 @@ def test_a_hasty_session_leaves_its_connection_as_it_was(database):
         assert session.scalar(name) == 3 != before
     with database() as session:
         assert session.scalar(name) == before
+
+
+def test_a_pool_without_a_connection_left_is_a_database_that_is_away(database):
+    with pytest.raises(DatabaseFailure) as failure, database():
+        raise NoConnection("QueuePool limit reached")
+    assert passing(failure.value)
