@@ -44,9 +44,9 @@ def register(
                 f" If it died, its name is free {SILENT_INTERVALS * worker.heartbeat_interval:g} s after its last"
                 " heartbeat."
             )
-    if report.session is None or report.session != worker.session:
-        # The same daemon that connects again may not have heard yet what an administrator has changed.
+    if report.session is None or (report.session, token_id) != (worker.session, worker.token_id):
         worker.queues = report.queues
+    # Else the same daemon has connected again, and may not have heard yet what an administrator has changed.
     worker.team = team
     worker.token_id, worker.session, worker.connection = token_id, report.session, connection
     worker.heartbeat_interval = heartbeat_interval
