@@ -75,7 +75,7 @@ def rows(database):
 @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 @pytest.mark.parametrize(("label", "mode"), CASES)
 def test_any_request_is_answered_as_the_document_says(start_api, rows, label, mode):
-    api = start_api(accept_shared_secret_tokens=True)
+    api = start_api(channels=True, accept_shared_secret_tokens=True)
     headers = {"Authorization": f"Bearer {new_token('*')}"}
     operation = OPERATIONS[label]
     existing = {k: v for k, v in EXISTING.items() if any(p.name == k for p in operation.path_parameters)}

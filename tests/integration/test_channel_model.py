@@ -196,20 +196,25 @@ class ChannelModel(RuleBasedStateMachine):
         keys = [key for key, job in site.held.items() if job.phase in phases]
         return keys[pick % len(keys)] if keys else None
 
-    @rule(at=CHANNEL_SITE, wanted=st.booleans())
-    def rest(self, at: int, wanted: bool) -> None:
-        self.sites[at].rest(wanted)
-        self.sites[at].hear(0.2)
+    @rule(at=CHANNEL_SITE, new=JOBS)
+    def rest(self, at: int, new: list[tuple[int, str, int]]) -> None:
+        site = self.sites[at]
+        site.rest(not site.facts.maintenance)
+        site.hear(0.2)
+        self.queue(new)
+        site.hear(0.2)
 
-    @rule(at=CHANNEL_SITE, pick=ANY, offset=st.sampled_from([-1, 0, 0, 7]), state=ENDS)
-    def report_what_nobody_asked_for(self, at: int, pick: int, offset: int, state: str) -> None:
-        """Report the end of a job that is another worker's, or has ended, or was never claimed by that number."""
+    @rule(at=CHANNEL_SITE, pick=ANY, offset=st.sampled_from([-1, 0, 0, 7]))
+    def report_what_nobody_asked_for(self, at: int, pick: int, offset: int) -> None:
+        """Report an end by a number that was never given, of a job that is another worker's, or of one that has ended."""
         if job_id := self._job(pick):
             row = self._row(job_id)
             key = (job_id, row.claim + offset)
-            others = [site for site in self.sites if site is not self.sites[at]]
-            if key[1] >= 0 and (offset or row.state in FINISHED or any(key in site.held for site in others)):
-                self.sites[at].claim_end(key, state)
+            held = any(key in site.held for site in self.sites if site is not self.sites[at])
+            # By its worker, where there is one: nothing but the number, or the state, is wrong then.
+            site = self.sites[at] if held else {s.name: s for s in self.sites}.get(row.worker or "", self.sites[at])
+            if key[1] >= 0 and (offset or held or row.state in FINISHED):
+                site.claim_end(key, "success" if row.state == JobState.FAILED else "failed")
 
     @rule(number=REPLICA, pick=ANY)
     def poll(self, number: int, pick: int) -> None:
