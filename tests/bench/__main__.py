@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,7 @@ def main() -> None:
             run(command, sizes, found["ours"])
     finally:
         postgres.stop()
+        shutil.rmtree(log.parent, ignore_errors=True)
     if "packages" in chosen:
         for side, requirement in {"ours": [str(ROOT)], "edge3": list(PACKAGES)}.items():
             found[side].attempt("packages", lambda f, r=requirement: f.figures.update(footprint(r)))

@@ -75,7 +75,7 @@ FIGURES = (
     Figure("growth_statements_per_job", "  … statements per job", most=FLAT),
     Figure("growth_statements_per_heartbeat", "  … statements per heartbeat", most=FLAT),
     Figure("growth_cpu_per_heartbeat", "  … CPU time per heartbeat", most=FLAT),
-    Figure("reconnect_500_s", "500 workers back after the API process was killed, s", most=60),
+    Figure("reconnect_500_s", "500 workers back, from when a killed API process answers again, s", most=60),
 )
 
 

@@ -28,7 +28,7 @@ class Sizes:
     starts_edge3: int = size(20, "the same for edge3, each of which takes seconds")
     mapped: int = size(64, "mapped tasks")
     fleet: tuple[int, ...] = size(
-        (100, 500, 1000, 2000, 3000, 4000, 6000, 8000), "steps of the fleet, which ends at the first that breaks"
+        (100, 500, 1000, 2000, 4000, 6000), "steps of the fleet, which ends at the first that breaks"
     )
     fleet_seconds: float = size(30.0, "of each half of a step: heartbeats alone, and with jobs")
     jobs_per_second: float = size(20.0, "that flow through the fleet")
