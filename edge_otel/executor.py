@@ -12,8 +12,8 @@ from airflow.models.callback import CallbackKey
 from airflow.providers.common.compat.sdk import Stats
 
 from edge_otel.models import jobs, logs, task_instances, upkeep, workers
-from edge_otel.models.database import check_migrated
-from edge_otel.models.session import Session, new_session
+from edge_otel.models.database import DatabaseFailure, check_migrated, passing
+from edge_otel.models.session import Session, hasty_session, new_session
 from edge_otel.models.tables import Job
 from edge_otel.reconcile import RunningJob, outcome, silent_since
 from edge_otel.settings import Settings
@@ -97,20 +97,24 @@ class EdgeExecutor(BaseExecutor):
         """Read what changed, tell the scheduler, and now and then take care of what nobody reports."""
         now = datetime.now(UTC)
         tags = {"team_name": self.team_name} if self.team_name else {}
-        with Stats.timer("edge_executor.sync.duration", tags=tags), new_session() as session:
+        with Stats.timer("edge_executor.sync.duration", tags=tags):
             if _due(self._cared_at, _CARE_INTERVAL, now):
-                self._care(session, now)
+                self._take_care(now)
                 self._cared_at = now
             if not self._tracked:
                 self._seen_until = None
                 return
-            changes = jobs.changed_since(session, self.team_name, (self._seen_until or now) - _OVERLAP)
-            self._follow(changes)
-            # Never beyond this host's clock: another's may be ahead, and rows of a third would be missed.
-            self._seen_until = min(now, max((change.changed_at for change in changes), default=self._seen_until or now))
-            if _due(self._reconciled_at, _RECONCILE_INTERVAL, now):
-                self._reconcile(session, now)
-                self._reconciled_at = now
+            with new_session() as session:
+                self._read_changes(session, now)
+
+    def _read_changes(self, session: Session, now: datetime) -> None:
+        changes = jobs.changed_since(session, self.team_name, (self._seen_until or now) - _OVERLAP)
+        self._follow(changes)
+        # Never beyond this host's clock: another's may be ahead, and rows of a third would be missed.
+        self._seen_until = min(now, max((change.changed_at for change in changes), default=self._seen_until or now))
+        if _due(self._reconciled_at, _RECONCILE_INTERVAL, now):
+            self._reconcile(session, now)
+            self._reconciled_at = now
 
     def _follow(self, changes: Iterable[jobs.JobChange]) -> None:
         for change in changes:
@@ -138,6 +142,16 @@ class EdgeExecutor(BaseExecutor):
             if job_id not in present and now - tracked.since > _COMMIT_PATIENCE:
                 self.log.warning("Job %s of %s is not in the table any more: forgotten.", job_id, tracked.key)
                 self._forget(job_id)
+
+    def _take_care(self, now: datetime) -> None:
+        """Care in a transaction of its own; what the database cannot do now must not end the scheduler."""
+        try:
+            with hasty_session() as session:
+                self._care(session, now)
+        except DatabaseFailure as failure:
+            if not passing(failure):
+                raise
+            self.log.warning("The care for jobs and workers failed, and is tried again: %s", failure)
 
     def _care(self, session: Session, now: datetime) -> None:
         """Settle what nobody reports: silent workers, offers not accepted, jobs of dead workers, old rows."""

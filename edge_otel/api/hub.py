@@ -55,7 +55,7 @@ class Hub:
         self._registering: set[str] = set()
         self._handshakes = ThreadPoolExecutor(HANDSHAKES, thread_name_prefix="edge-handshake")
         self.assigner = Assigner(self.links, settings, self._report)
-        self.recorder = Recorder(log_folder, queued=self.assigner.wake, freed=self.assigner.wake)
+        self.recorder = Recorder(log_folder, self.assigner.wake)
         self.pulse = Pulse(self.links, settings, refuse=self.refuse, cancel=self._cancel)
         self.listening = Listening(self.assigner, self.pulse)
         self._tasks: list[asyncio.Task[None]] = []

@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from datetime import UTC, datetime
 
-from pydantic import BaseModel
 from starlette.websockets import WebSocket
 
 from edge_otel.api.assign import Seat
@@ -176,7 +175,7 @@ class Link:
         self.offered = {job: offer for job, offer in self.offered.items() if offer[1] > now}
         self._seated = False
 
-    def send(self, message: Message | BaseModel) -> None:
+    def send(self, message: Message) -> None:
         """Send a message as soon as the worker reads."""
         if self._closing is not None:
             return

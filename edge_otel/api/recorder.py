@@ -35,19 +35,17 @@ _Waiting = tuple[Link | None, Report]
 class Recorder:
     """One loop, with one thread for the database and one for log files."""
 
-    def __init__(self, log_folder: LogFolder, queued: Callable[[], None], freed: Callable[[], None]) -> None:
+    def __init__(self, log_folder: LogFolder, wake: Callable[[], None]) -> None:
         self._log_folder = log_folder
-        self._queued = queued
-        """Called when a job is back in the queue."""
-        self._freed = freed
-        """Called when a worker's slot is free."""
+        self._wake = wake
+        """Called when a job is back in the queue, or a worker's slot is free."""
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
         self._again: list[_Waiting] = []
         self._database = ThreadPoolExecutor(1, thread_name_prefix="edge-reports")
         self._files = ThreadPoolExecutor(1, thread_name_prefix="edge-log-files")
         self._logs_waiting = 0
 
-    async def put(self, report: Report, link: Link | None = None) -> None:
+    async def put(self, report: Report, link: Link) -> None:
         """Have a report written, and its answer sent to ``link``."""
         await self._waiting.put((link, report))
 
@@ -106,7 +104,7 @@ class Recorder:
         key = (report.job_id, report.claim)
         if report.state is JobState.QUEUED:
             if verdict is Verdict.STORED:
-                self._queued()
+                self._wake()
             return
         if link is not None:
             if verdict is Verdict.STALE:
@@ -116,7 +114,7 @@ class Recorder:
                 answer = Confirmed if report.state is JobState.RUNNING else StateAck
             link.send(answer.model_validate({"id": report.job_id, "claim": report.claim}))
         if verdict is Verdict.STALE:
-            self._freed()
+            self._wake()
 
     def _finalise(self, job_id: str) -> None:
         if self._logs_waiting >= MAX_LOGS_WAITING:

@@ -39,6 +39,8 @@ class Api:
             log_config=None,
             lifespan="on" if channels else "off",
             ws="auto" if channels else "none",
+            # A connection that the server closes while the next test's request is under way fails that test.
+            timeout_keep_alive=3600,
         )
         self._server = uvicorn.Server(config)
         self._thread = Thread(target=self._server.run, name="edge-api", daemon=True)
