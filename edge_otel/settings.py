@@ -26,10 +26,13 @@ def option(
     at_least: float = 0,
     at_most: float = 1_000_000,
     version: bool = False,
+    sensitive: bool = False,
+    url: bool = False,
+    one_of: tuple[str, ...] = (),
 ) -> Any:
     """Declare one option: its default, its documentation, and the values it may have."""
-    limits = {"at_least": at_least, "at_most": at_most, "version": version}
-    return field(default=default, metadata={"text": text, "example": example} | limits)
+    limits = {"at_least": at_least, "at_most": at_most, "version": version, "url": url, "one_of": one_of}
+    return field(default=default, metadata={"text": text, "example": example, "sensitive": sensitive} | limits)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,50 @@ class Settings:
         at_least=1,
     )
     channel_limit: int = option(10_000, "Most workers that may be connected to one API process.", at_least=1)
+    otlp_endpoint: str = option(
+        "",
+        "URL of an OpenTelemetry collector (OTLP over HTTP): for the spans of executor and API, and for the telemetry"
+        " of workers, which the Edge API passes on. Empty: the standard OTEL_EXPORTER_OTLP_ENDPOINT, or none.",
+        example="http://otel-collector:4318",
+        url=True,
+    )
+    otlp_headers: str = option(
+        "",
+        "Headers for that collector, such as a credential: `name=value,…`, values URL-encoded.",
+        example="authorization=Bearer%20secret",
+        sensitive=True,
+    )
+    metrics_token: str = option(
+        "",
+        "Bearer token with which Prometheus may read `/edge_worker/metrics` from another host; empty: loopback only.",
+        sensitive=True,
+    )
+    telemetry_interval: float = option(30.0, "How often a worker sends its metrics.", at_least=1, at_most=3600)
+    heartbeat_sampling: float = option(
+        0.01,
+        "Share of ordinary heartbeats that are recorded as spans, 0 to 1. Those that fail, take more than a second or"
+        " change the worker's state always are.",
+        at_most=1,
+    )
+    extended_system_info_function: str = option(
+        "",
+        "Function (`module.function`) that returns more facts about a worker, sent with each heartbeat; its numbers"
+        " become metrics, its `status` (Info, Warning, Error) counts for the automatic maintenance. It may be async."
+        " Read by `airflow edge worker`.",
+        example="site_facts.read",
+    )
+    automatic_maintenance_on: str = option(
+        "Off",
+        "Put a worker in maintenance when its health is this or worse: Error, Warning or Off."
+        " Read by `airflow edge worker`.",
+        one_of=("Error", "Warning", "Off"),
+    )
+    automatic_maintenance_exit: str = option(
+        "Off",
+        "End automatic maintenance when the health is this or better again: Warning, Info or Off."
+        " Read by `airflow edge worker`.",
+        one_of=("Warning", "Info", "Off"),
+    )
     job_success_purge: float = option(5.0, "Minutes for which a successful job's row and log are kept.")
     job_fail_purge: float = option(60.0, "Minutes for which a failed or lost job's row and log are kept.")
     worker_event_retention_days: float = option(
@@ -122,6 +169,12 @@ def _value(option_field: Any, text: str | None) -> Any:
     if kind is str:
         if limits["version"] and versions.parsed(text) is None:
             raise _invalid(option_field, text, "must be a version")
+        if limits["url"] and not text.startswith(("http://", "https://")):
+            raise _invalid(option_field, text, "must be a URL that begins with http:// or https://")
+        if limits["one_of"]:
+            text = text.capitalize()
+            if text not in limits["one_of"]:
+                raise _invalid(option_field, text, f"must be one of {', '.join(limits['one_of'])}")
         return text
     if kind is bool:
         if text.lower() in ("true", "t", "1", "yes", "on"):
@@ -156,6 +209,7 @@ def documented_options() -> dict[str, dict[str, Any]]:
             "type": _KINDS[type(f.default)],
             "example": f.metadata["example"],
             "default": str(f.default) if f.default != "" else None,
+            "sensitive": f.metadata["sensitive"],
         }
         for f in fields(Settings)
     }

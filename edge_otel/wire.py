@@ -92,6 +92,11 @@ class WorkerSettings(BaseModel):
     log_chunk_bytes: int
     execution_api_url: str | None = None
     server_time: datetime
+    otlp: bool = False
+    """The gateway has a collector to pass telemetry on to."""
+    telemetry_interval: float = 30.0
+    heartbeat_sampling: float = 0.01
+    """Share of ordinary heartbeats that are recorded as spans."""
 
 
 class WorkerReply(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 
 from airflow import __version__ as airflow_version
@@ -15,6 +16,7 @@ from edge_otel.models.tables import Worker
 from edge_otel.models.wakeup import announce_worker
 from edge_otel.settings import Settings
 from edge_otel.state import WorkerState
+from edge_otel.telemetry import central
 from edge_otel.wire import SystemFacts, WorkerReply, WorkerReport, WorkerSettings
 
 
@@ -92,4 +94,7 @@ def told(settings: Settings, heartbeat_interval: float, now: datetime) -> Worker
         log_chunk_bytes=settings.log_chunk_bytes,
         execution_api_url=settings.execution_api_url or None,
         server_time=now,
+        otlp=central.collector(settings, os.environ) is not None,
+        telemetry_interval=settings.telemetry_interval,
+        heartbeat_sampling=settings.heartbeat_sampling,
     )

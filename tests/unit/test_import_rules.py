@@ -61,7 +61,9 @@ SHARED = (
     "edge_otel.wire",
     "edge_otel.messages",
     "edge_otel.errors",
-    "edge_otel.telemetry",
+    "edge_otel.telemetry.names",
+    "edge_otel.telemetry.context",
+    "edge_otel.telemetry.spans",
 )
 """What the daemon may use of the central side; of the package itself, its version."""
 

@@ -8,8 +8,11 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from edge_otel import __version__
+from edge_otel.telemetry import names
+from edge_otel.telemetry.spans import Recorder, resource
 from edge_worker import admin, daemonlog, environment
 from edge_worker.faults import BadSetting
 from edge_worker.host import Host, TaskInterpreter
@@ -22,6 +25,9 @@ from edge_worker.polling import Polling, TokenFile
 from edge_worker.settings import Settings
 from edge_worker.spans import Spans
 from edge_worker.station import Station
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +54,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     host = Host(settings.state_dir, interpreter.versions(), datetime.now(UTC))
     station = Station(settings, host, journal, task_env)
     launcher = make_launcher(settings, task_env)
-    spans = Spans(settings.name)
+    spans = Spans(settings.name, span_recorder(settings))
     site = Site(
         worker=settings.name,
         transport=transport,
@@ -75,6 +81,18 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
         journal.unlock()
     log.info("edge-worker has left")
     return code
+
+
+def span_recorder(settings: Settings) -> Recorder:
+    """Return what exports spans where an OTLP endpoint is configured."""
+    on = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}ENDPOINT") for name in ("", "TRACES_"))
+
+    def exporter() -> SpanExporter:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        return OTLPSpanExporter()
+
+    return Recorder(resource("edge-worker", **{names.WORKER_NAME: settings.name}), exporter if on else None)
 
 
 def make_launcher(settings: Settings, task_env: dict[str, str]) -> Launcher:

@@ -147,5 +147,5 @@ def read_ticket(offer: JobOffer) -> Ticket:
         queue=offer.queue,
         log_path=log_path if isinstance(log_path, str) else None,
         parent=parent,
-        span=spans.child_of(parent),
+        span=context.child_of(parent),
     )

@@ -242,7 +242,7 @@ class Job:
             f": {error}" if error else "",
         )
         mode = self._site.launcher.mode
-        await asyncio.to_thread(self._site.spans.record, self.ticket, ending, verdict.ended_at, mode)
+        await asyncio.to_thread(self._site.spans.process, self.ticket, ending, verdict.ended_at, mode)
         return verdict
 
     async def _deliver(self, verdict: Verdict, shipping: asyncio.Task[None]) -> None:

@@ -13,9 +13,11 @@ from edge_worker.faults import BadSetting
 from edge_worker.journal import JobFolder, Journal, Maintenance, Started, Ticket, Verdict
 from edge_worker.logs import append, measure
 from edge_worker.processes import alive, identity
-from edge_worker.spans import child_of, hand_over
+from edge_worker.spans import hand_over
 from edge_worker.task_run import Claimed, claim
 from edge_worker.task_run import identity as own_identity
+
+from edge_otel.telemetry.context import child_of
 
 TICKET = Ticket("00000000-0000-0000-0000-000000000001", 2, "d", "t", "r", -1, 1, 1, "q", "a/b.log")
 
