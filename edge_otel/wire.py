@@ -14,6 +14,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from edge_otel.state import WorkerState
 
 CLAIM_HEADER = "X-Claim"
+WORKER_HEADER = "X-Edge-Worker"
+"""Who sends telemetry; counts for a token that is for several workers."""
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@:-]*$"
 
