@@ -16,15 +16,22 @@ import requests
 
 from demo.process import Process, free_port
 from demo.spans import Span, decode
+from demo.telemetry import Point, Record, decode_logs, decode_metrics
 from demo.wait import wait_for
 
 
-class SpanStore:
-    """An OTLP/HTTP endpoint on a loopback port that remembers every span it gets."""
+class Store:
+    """An OTLP/HTTP endpoint on a loopback port that remembers all that it gets."""
 
     def __init__(self) -> None:
         self._spans: list[Span] = []
-        store = self._spans
+        self._points: list[Point] = []
+        self._records: list[Record] = []
+        keep = {
+            "/v1/traces": lambda body: self._spans.extend(decode(body)),
+            "/v1/metrics": lambda body: self._points.extend(decode_metrics(body)),
+            "/v1/logs": lambda body: self._records.extend(decode_logs(body)),
+        }
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -33,9 +40,9 @@ class SpanStore:
                 body = self._chunks() if self.headers.get("Transfer-Encoding") == "chunked" else self._counted()
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
-                if self.path == "/v1/traces":
-                    store.extend(decode(body))
-                self.send_response(200)
+                if self.path in keep:
+                    keep[self.path](body)
+                self.send_response(200 if self.path in keep else 404)
                 self.send_header("Content-Type", "application/x-protobuf")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -56,13 +63,21 @@ class SpanStore:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="span-store", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="otlp-store", daemon=True)
         self._thread.start()
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
     def spans(self) -> list[Span]:
         """Return all spans received so far."""
         return list(self._spans)
+
+    def points(self) -> list[Point]:
+        """Return all readings of metrics received so far."""
+        return list(self._points)
+
+    def records(self) -> list[Record]:
+        """Return all log records received so far."""
+        return list(self._records)
 
     def stop(self) -> None:
         """Stop listening."""
@@ -105,7 +120,7 @@ def why_rotel_cannot_run() -> str | None:
 class Rotel:
     """The rotel collector: receives OTLP on a loopback port and forwards it to a store."""
 
-    def __init__(self, store: SpanStore, logs: Path) -> None:
+    def __init__(self, store: Store, logs: Path) -> None:
         program = find_rotel()
         if program is None:
             raise FileNotFoundError("the package rotel is not installed")

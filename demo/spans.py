@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from demo.telemetry import texts
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,9 @@ class Span:
     start: int
     end: int
     failed: bool = False
+    kind: str = "INTERNAL"
     attributes: dict[str, str] = field(default_factory=dict)
+    resource: dict[str, str] = field(default_factory=dict)
 
 
 def decode(body: bytes) -> list[Span]:
@@ -29,7 +34,7 @@ def decode(body: bytes) -> list[Span]:
     request = ExportTraceServiceRequest.FromString(body)
     found = []
     for resource in request.resource_spans:
-        about = {item.key: item.value.string_value for item in resource.resource.attributes}
+        about = texts(resource.resource.attributes)
         for scope in resource.scope_spans:
             found += [
                 Span(
@@ -41,16 +46,13 @@ def decode(body: bytes) -> list[Span]:
                     start=span.start_time_unix_nano,
                     end=span.end_time_unix_nano,
                     failed=span.status.code == Status.STATUS_CODE_ERROR,
-                    attributes={item.key: _text(item.value) for item in span.attributes},
+                    kind=SpanMessage.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+                    attributes=texts(span.attributes),
+                    resource=about,
                 )
                 for span in scope.spans
             ]
     return found
-
-
-def _text(value: object) -> str:
-    kind = value.WhichOneof("value")  # type: ignore[attr-defined]
-    return "" if kind is None else str(getattr(value, kind))
 
 
 def parent(span: Span, spans: Iterable[Span]) -> Span | None:

@@ -12,7 +12,7 @@ from demo import expected, show
 from demo.airflow_api import UNFINISHED
 from demo.cluster import Cluster
 from demo.edge import EdgeWorker, create_token
-from demo.otlp import Rotel, SpanStore, why_rotel_cannot_run
+from demo.otlp import Rotel, Store, why_rotel_cannot_run
 from demo.postgres import Postgres
 from demo.spans import broken_chains, of_run, tree
 from demo.wait import NotSeen
@@ -94,8 +94,8 @@ class Story:
         self.cluster.wait(lambda: worker.status().get("registered"), registered, 60, waiting(registered), blame=WORKER)
         say(f"{WORKER} is registered.")
 
-    def _start_receiver(self) -> tuple[str, SpanStore]:
-        store = SpanStore()
+    def _start_receiver(self) -> tuple[str, Store]:
+        store = Store()
         self._owned.callback(store.stop)
         reason = why_rotel_cannot_run()
         if reason is not None:

@@ -11,7 +11,7 @@ from tools import missing
 
 from acceptance.rig import LONG, Rig
 from demo.cluster import Cluster
-from demo.otlp import Rotel, SpanStore, why_rotel_cannot_run
+from demo.otlp import Rotel, Store, why_rotel_cannot_run
 from demo.postgres import Postgres
 from demo.process import free_port
 
@@ -25,12 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="package")
-def spans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, SpanStore]]:
+def spans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Store]]:
     """The endpoint of a real OTLP collector, and the store of what it forwards."""
     reason = why_rotel_cannot_run()
     if reason is not None:
         missing(reason)
-    store = SpanStore()
+    store = Store()
     rotel = Rotel(store, tmp_path_factory.mktemp("rotel"))
     yield rotel.endpoint, store
     rotel.stop()
@@ -46,7 +46,7 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def rig(postgres_server: Postgres, spans: tuple[str, SpanStore], dags: Path) -> Iterator[Rig]:
+def rig(postgres_server: Postgres, spans: tuple[str, Store], dags: Path) -> Iterator[Rig]:
     """API server, scheduler and DAG processor, with no worker yet."""
     endpoint, store = spans
     database = postgres_server.new_database()

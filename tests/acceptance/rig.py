@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from demo.airflow_api import UNFINISHED
 from demo.cluster import Cluster
 from demo.edge import EdgeWorker, create_token
-from demo.otlp import SpanStore
+from demo.otlp import Store
 from demo.process import with_environment
 
 Value = TypeVar("Value")
@@ -27,7 +27,7 @@ LONG = 120.0
 class Rig:
     """One running central site, and the means to look at everything from outside."""
 
-    def __init__(self, cluster: Cluster, database: str, spans: SpanStore) -> None:
+    def __init__(self, cluster: Cluster, database: str, spans: Store) -> None:
         self.cluster = cluster
         self.api = cluster.api
         self.spans = spans
