@@ -44,10 +44,10 @@ class Cluster:
         self.logs = folder / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self.marker = secrets.token_hex(8)
-        self.base = {**bare(self.marker), **telemetry(otlp)}
+        self.base = bare(self.marker)
         self.keys = Secrets()
         settings = central(
-            self.base,
+            {**self.base, **telemetry(otlp)},
             home=folder / "airflow",
             dags=dags,
             database=database,
@@ -121,6 +121,12 @@ class Cluster:
     def wait_for_api(self, progress: Callable[[float], None] | None = None, port: int | None = None) -> None:
         """Return when the API server answers that its database is healthy."""
         self.wait(lambda: healthy(port or self.port), "the API server to answer", START_TIMEOUT, progress, "api-server")
+
+    def scrape(self) -> list[str]:
+        """Return the lines that Prometheus would read."""
+        answer = requests.get(f"{self.edge_url}/metrics", timeout=30)
+        answer.raise_for_status()
+        return answer.text.splitlines()
 
     def forget(self, name: str) -> Process:
         """Take a process off the list of those that must live, to end it in a way of one's own."""

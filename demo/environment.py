@@ -44,10 +44,11 @@ def bare(marker: str) -> dict[str, str]:
 
 
 def telemetry(endpoint: str | None) -> dict[str, str]:
-    """Return what makes a process send its spans to this OTLP receiver."""
+    """Return what makes the central site send its telemetry to this OTLP receiver; a remote site needs none of it."""
     if endpoint is None:
         return {"AIRFLOW__TRACES__OTEL_ON": "False"}
     return {
+        # Airflow's own spans.
         "AIRFLOW__TRACES__OTEL_ON": "True",
         "OTEL_TRACES_EXPORTER": "otlp_proto_http",
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
@@ -55,6 +56,9 @@ def telemetry(endpoint: str | None) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_TIMEOUT": "5",
         "OTEL_BSP_SCHEDULE_DELAY": "500",
         "OTEL_METRICS_EXPORTER": "none",
+        # Ours, and those of the workers.
+        "AIRFLOW__EDGE__OTLP_ENDPOINT": endpoint,
+        "AIRFLOW__EDGE__TELEMETRY_INTERVAL": "2",
     }
 
 
@@ -87,11 +91,10 @@ def central(
 
 
 def site(base: Mapping[str, str], *, home: Path, dags: Path) -> dict[str, str]:
-    """Return the environment of an edge worker: it knows its DAG folder, and neither database nor keys."""
+    """Return the environment of an edge worker: it knows its DAG folder, and neither database, keys nor collector."""
     return {
         **base,
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "OTEL_SERVICE_NAME": "airflow-task",
     }

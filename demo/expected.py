@@ -13,6 +13,16 @@ TRIES = 8
 """Seven task instances, of which one needs two tries."""
 TASKS = ("calibrate", "inspect", "machines", "measure[0]", "measure[1]", "measure[2]", "report")
 
+HOST_METRICS = ("system.cpu.utilization", "system.memory.usage", "system.filesystem.usage", "process.memory.usage")
+SCRAPED = (
+    'edge_worker_state{worker="site-1"',
+    'edge_worker_last_heartbeat_timestamp_seconds{worker="site-1"',
+    'edge_worker_slots{worker="site-1"',
+    "edge_jobs_finished_total",
+    "edge_job_queue_duration_seconds_count",
+)
+"""Beginnings of lines of a scrape."""
+
 
 def wrong_tasks(tasks: Iterable[dict[str, Any]], worker: str) -> list[str]:
     """Return what is wrong with the task instances of the run; empty when nothing is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from demo.edge import EdgeWorker, create_token
 from demo.otlp import Rotel, Store, why_rotel_cannot_run
 from demo.postgres import Postgres
 from demo.spans import broken_chains, of_run, tree
+from demo.telemetry import Record, latest, lines
 from demo.wait import NotSeen
+from edge_otel.telemetry.names import WORKER_NAME
 
 WORKER = "site-1"
 
@@ -134,8 +136,14 @@ class Story:
         readings = api.log(dag_id, self.run_id, "inspect")
         show.title(f"Log of inspect through Airflow's log API: {len(readings)} lines")
         show.excerpt(readings)
-        traces = self._traces()
-        return [*expected.wrong_tasks(tasks, WORKER), *expected.wrong_log(readings), *traces]
+        return [
+            *expected.wrong_tasks(tasks, WORKER),
+            *expected.wrong_log(readings),
+            *self._traces(),
+            *self._metrics(),
+            *self._daemon_log(),
+            *self._scrape(),
+        ]
 
     def _progress(self) -> Callable[[], bool]:
         told: dict[str, str | None] = {}
@@ -151,15 +159,47 @@ class Story:
         return look
 
     def _traces(self) -> list[str]:
-        def linked() -> bool:
-            return not broken_chains(self._store.spans(), self.run_id, expected.TRIES)
-
-        wrong: list[str] = []
-        try:
-            self.cluster.wait(linked, "the spans", 20)
-        except NotSeen:
-            wrong = broken_chains(self._store.spans(), self.run_id, expected.TRIES)
+        wrong = self._patiently(
+            lambda: broken_chains(self._store.spans(), self.run_id, expected.TRIES), "the spans to arrive"
+        )
         show.title("Trace of the DAG run, as the receiver got it")
         for line in tree(of_run(self._store.spans(), self.run_id)):
             print(f"  {line}")
         return wrong
+
+    def _metrics(self) -> list[str]:
+        def missing() -> list[str]:
+            there = {metric for metric, _ in latest(self._store.points(), WORKER)}
+            return [f"no reading of {metric} has arrived" for metric in expected.HOST_METRICS if metric not in there]
+
+        wrong = self._patiently(missing, "the host's metrics")
+        show.title(f"Metrics of {WORKER}, as the receiver got them through the Edge API")
+        for line in lines(self._store.points(), WORKER, expected.HOST_METRICS):
+            print(f"  {line}")
+        return wrong
+
+    def _daemon_log(self) -> list[str]:
+        def found() -> list[Record]:
+            traces = {span.trace_id for span in of_run(self._store.spans(), self.run_id)}
+            return [r for r in self._store.records() if r.resource.get(WORKER_NAME) == WORKER and r.trace_id in traces]
+
+        wrong = self._patiently(lambda: [] if found() else ["no line of the daemon's log names the trace"], "its log")
+        show.title(f"Log of the daemon {WORKER}, as the receiver got it: lines of this trace")
+        show.excerpt([f"{record.severity:<8} {record.body}" for record in sorted(found(), key=lambda r: r.time)])
+        return wrong
+
+    def _scrape(self) -> list[str]:
+        scraped = self.cluster.scrape()
+        show.title(f"Scrape of {self.cluster.edge_url}/metrics: {len(scraped)} lines, some of them")
+        for line in scraped:
+            if line.startswith(expected.SCRAPED):
+                print(f"  {line}")
+        return [
+            f"the scrape has no {name}" for name in expected.SCRAPED if not any(s.startswith(name) for s in scraped)
+        ]
+
+    def _patiently(self, look: Callable[[], list[str]], what: str) -> list[str]:
+        """Return what is wrong, after some time in which it may become right."""
+        with suppress(NotSeen):
+            self.cluster.wait(lambda: not look(), what, 20)
+        return look()

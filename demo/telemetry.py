@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-WORKER = "edge.worker.name"
+from edge_otel.telemetry import names
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def text(value: Any) -> str:
 
 def latest(points: Iterable[Point], worker: str) -> dict[tuple[str, str], Point]:
     """Return a worker's last reading of each series, by metric and attributes in words, in order."""
-    mine = sorted((p for p in points if p.resource.get(WORKER) == worker), key=lambda p: p.time)
+    mine = sorted((p for p in points if p.resource.get(names.WORKER_NAME) == worker), key=lambda p: p.time)
     found = {(p.metric, " ".join(f"{k}={v}" for k, v in sorted(p.attributes.items()))): p for p in mine}
     return dict(sorted(found.items()))
 

@@ -26,7 +26,9 @@ from tests.edge3_environment import PACKAGES, edge3_interpreter
 
 FOLDER = ROOT / ".bench"
 SIDE_PARTS = ("sync", "heartbeats", "assignment", "idle", "worker", "start", "mapped")
-PARTS = (*SIDE_PARTS, "packages", "fleet")
+PARTS = (*SIDE_PARTS, "packages", "fleet", "telemetry")
+ALONE = {"fleet": "growth", "telemetry": "telemetry"}
+"""Parts that are about ours only, and the modules that measure them."""
 LONGEST = 1800.0
 """Seconds for one side."""
 
@@ -44,8 +46,8 @@ def main() -> None:
             for side, python in pythons.items():
                 command = [python, "-m", "tests.bench.side", side, postgres.new_database(), str(log), ",".join(parts)]
                 run(command, sizes, found[side])
-        if "fleet" in chosen:
-            command = [sys.executable, "-m", "tests.bench.growth", postgres.new_database(), str(log)]
+        for part in (part for part in chosen if part in ALONE):
+            command = [sys.executable, "-m", f"tests.bench.{ALONE[part]}", postgres.new_database(), str(log)]
             run(command, sizes, found["ours"])
     finally:
         postgres.stop()

@@ -76,6 +76,10 @@ FIGURES = (
     Figure("growth_statements_per_heartbeat", "  … statements per heartbeat", most=FLAT),
     Figure("growth_cpu_per_heartbeat", "  … CPU time per heartbeat", most=FLAT),
     Figure("reconnect_500_s", "500 workers back, from when a killed API process answers again, s", most=60),
+    Figure("telemetry_run_percent", "telemetry on against off: 64 mapped tasks take longer by, %", most=5),
+    Figure("telemetry_task_percent", "  a task takes longer by, median, %", most=5),
+    Figure("telemetry_fault_percent", "  collector at its worst against healthy: a task, median, %", most=5),
+    Figure("telemetry_rss_mb", "  daemon alone, after all of it, RSS in MB", most=65),
 )
 
 

@@ -11,7 +11,6 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from tests.bench import starts
 from tests.bench.edge3_load import POLL_INTERVAL, Edge3Load
 from tests.bench.findings import Findings
 from tests.bench.http_load import Pace, shared_secret
+from tests.bench.mapped import DAG, run_mapped
 from tests.bench.sides import (
     EDGE3,
     OURS,
@@ -39,7 +39,6 @@ from tests.bench.sides import (
 from tests.bench.sizes import Sizes
 from tests.bench.statements import StatementLog
 
-MAPPED = "bench_mapped"
 SPREAD = 240.0
 """Seconds over which the retained jobs ended: within the five minutes for which both sides keep them."""
 SETTLED = 10.0
@@ -174,23 +173,9 @@ class Site:
     def mapped(self, findings: Findings) -> None:
         """Time a run of mapped tasks, by Airflow's own account."""
         self._need_everything()
-        self.cluster.wait(lambda: self.cluster.api.dag_exists(MAPPED), "the DAG", 120)
-        self._run_mapped(8)
-        findings.figures["mapped_64_s"] = self._run_mapped(self._sizes.mapped)
-
-    def _run_mapped(self, tasks: int) -> float:
-        cluster = self.cluster
-        run_id = cluster.api.trigger(MAPPED, {"n": tasks})
-
-        def ended() -> dict[str, str] | None:
-            found = cluster.api.call("GET", f"dags/{MAPPED}/dagRuns/{run_id}")
-            return found if found["state"] not in ("queued", "running") else None
-
-        found = cluster.wait(ended, f"{tasks} tasks", 600)
-        if found["state"] != "success":
-            raise RuntimeError(f"The run ended as {found['state']}.")
-        took = datetime.fromisoformat(found["end_date"]) - datetime.fromisoformat(found["start_date"])
-        return took.total_seconds()
+        self.cluster.wait(lambda: self.cluster.api.dag_exists(DAG), "the DAG", 120)
+        run_mapped(self.cluster, 8)
+        _, findings.figures["mapped_64_s"] = run_mapped(self.cluster, self._sizes.mapped)
 
 
 def idle_memory(worker: Process) -> dict[str, float]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from datetime import timedelta
 
 import ledger
@@ -89,6 +92,46 @@ def elsewhere():
     far()
 
 
+@dag(schedule=None, catchup=False)
+def watched():
+    """A success, mapped tasks, a failure, a retry, a task that is killed, and one whose supervisor is."""
+
+    @task
+    def fine() -> None:
+        print("fine")
+
+    @task
+    def each(index: int) -> None:
+        print(index)
+
+    @task
+    def failing() -> None:
+        raise RuntimeError("This task fails on purpose.")
+
+    @task(retries=1, retry_delay=SHORT)
+    def second_try() -> None:
+        if get_current_context()["ti"].try_number == 1:
+            raise RuntimeError("This try fails on purpose.")
+
+    @task
+    def killed() -> None:
+        print("about to be killed", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @task
+    def unsupervised() -> None:
+        print("about to lose its supervisor", flush=True)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+
+    fine()
+    each.expand(index=[0, 1])
+    failing()
+    second_try()
+    killed()
+    unsupervised()
+
+
 class Deferring(BaseOperator):
     """Works in two parts, and lets a trigger wait in between."""
 
@@ -133,3 +176,4 @@ gated()
 elsewhere()
 deferring()
 late()
+watched()
