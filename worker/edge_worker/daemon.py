@@ -21,6 +21,7 @@ from edge_worker.journal import Journal
 from edge_worker.launch import InterpreterLauncher, Launcher, ZygoteLauncher
 from edge_worker.link import Link
 from edge_worker.loop import Loop
+from edge_worker.outbox import Outbox
 from edge_worker.polling import Polling, TokenFile
 from edge_worker.settings import Settings
 from edge_worker.spans import Spans
@@ -52,7 +53,8 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     except OSError as error:
         raise BadSetting(f"--ca-file or --client-cert: {error}") from None
     host = Host(settings.state_dir, interpreter.versions(), datetime.now(UTC))
-    station = Station(settings, host, journal, task_env)
+    outbox = Outbox()
+    station = Station(settings, host, journal, task_env, outbox)
     launcher = make_launcher(settings, task_env)
     spans = Spans(settings.name, span_recorder(settings))
     site = Site(
@@ -77,6 +79,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
             (settings.state_dir / admin.NAME).unlink(missing_ok=True)
         await launcher.close()
         await asyncio.to_thread(spans.close)
+        await asyncio.to_thread(outbox.close)
         await transport.close()
         journal.unlock()
     log.info("edge-worker has left")

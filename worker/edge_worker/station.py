@@ -16,6 +16,7 @@ from edge_worker.environment import EXECUTION_API_URL
 from edge_worker.host import Host
 from edge_worker.jobs import Job
 from edge_worker.journal import Journal, Maintenance
+from edge_worker.outbox import Outbox
 from edge_worker.settings import Pace, Settings, execution_api_url, pace
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,11 @@ SKEW = 60.0
 class Station:
     """One daemon's knowledge. Only its event loop's thread touches it."""
 
-    def __init__(self, settings: Settings, host: Host, journal: Journal, task_env: dict[str, str]) -> None:
+    def __init__(
+        self, settings: Settings, host: Host, journal: Journal, task_env: dict[str, str], outbox: Outbox
+    ) -> None:
         self.settings = settings
+        self.outbox = outbox
         self.session = str(uuid4())
         self.jobs: dict[tuple[str, int], Job] = {}
         self.queues = settings.queues
@@ -130,6 +134,8 @@ class Station:
             if abs(skew) > SKEW and self._told is None:
                 log.warning("the clock is %.0f s %s the server's", abs(skew), "ahead of" if skew > 0 else "behind")
             self._told = reply.settings
+        # A server that tells no settings has no gateway either.
+        self.outbox.told(self._told is not None and self._told.otlp)
         if reply.queues != self.queues:
             log.info("queues are now %s", ",".join(reply.queues or ["(all)"]))
             self.queues = reply.queues
