@@ -176,18 +176,29 @@ _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _WAIT = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 _RUN = (1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0, 43_200.0, 86_400.0)
 
+STATE_CODES = {
+    "idle": 0, "running": 1, "starting": 2,
+    "maintenance exit": 10, "maintenance request": 11, "maintenance pending": 12, "maintenance mode": 13,
+    "shutdown request": 20, "terminating": 21,
+    "offline": 30, "offline maintenance": 31, "unknown": 32,
+}
+"""Numbers for the state timeline: under 10 the worker takes jobs, from 10 it is in maintenance, from 20 it leaves, from
+30 it is gone. They never change."""
+
 # The fleet, from the database: every replica says the same, so panels and rules take `max by (…)`.
 WORKER_STATES = Metric("edge_worker_state", "gauge", "1", "1 for the state of the worker now, 0 for the others.",
     ("worker", "team", "state"))
-WORKER_STATE_CODE = Metric("edge_worker_state_code", "gauge", "1", "The state of the worker as a number.",
+WORKER_STATE_CODE = Metric("edge_worker_state_code", "gauge", "1",
+    "The state of the worker as a number: under 10 it takes jobs, from 10 maintenance, from 20 leaving, from 30 gone.",
     ("worker", "team"))
-WORKER_COUNT = Metric("edge_worker_count", "gauge", "{worker}", "Workers in this state.", ("state", "team"))
+# Not edge_worker_count: that ending belongs to histograms.
+WORKER_COUNT = Metric("edge_workers", "gauge", "{worker}", "Workers in this state.", ("state", "team"))
 WORKER_LAST_HEARTBEAT = Metric("edge_worker_last_heartbeat_timestamp_seconds", "gauge", "s",
     "When the worker was heard last, in seconds since 1970.", ("worker", "team"))
 WORKER_HEARTBEAT_INTERVAL = Metric("edge_worker_heartbeat_interval_seconds", "gauge", "s",
     "How often the worker is to report: silence is measured by it.", ("worker", "team"))
 WORKER_CONNECTED = Metric("edge_worker_connected", "gauge", "1",
-    "1 while this replica has the worker's channel open; 0 for none of them: it polls, or is away.",
+    "1 while the worker is there and talks over a channel; 0 while it polls, or is gone.",
     ("worker", "team"))
 WORKER_SLOTS = Metric("edge_worker_slots", "gauge", "{slot}", "Slots of the worker.", ("worker", "team"))
 WORKER_SLOTS_USED = Metric("edge_worker_slots_used", "gauge", "{slot}", "Slots held by assigned and running jobs.",
