@@ -1,4 +1,4 @@
-"""Writes the catalogue into docs/telemetry.md from the names that the code uses: ``python docs/catalogue.py [--check]``."""
+"""Writes the catalogue into docs/telemetry.md from the names that are used: ``python docs/catalogue.py [--check]``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ PAGE = Path(__file__).with_name("telemetry.md")
 BEGIN, END = "<!-- catalogue: begin, written by docs/catalogue.py -->", "<!-- catalogue: end -->"
 
 
+_SPAN = ("span", "kind", "below", "by", "what it is", "attributes")
+
+
 def catalogue() -> str:
     """Return the tables, in Markdown."""
     parts = [
-        section("Spans", ("span", "kind", "below", "recorded by", "what it is", "attributes"), map(span_row, names.SPANS)),
+        section("Spans", _SPAN, map(span_row, names.SPANS)),
         section("Metrics of the fleet, at `/edge_worker/metrics`, from the database", _METRIC, map(row, names.FLEET)),
         section("Metrics of each API process, at the same address", _METRIC, map(row, names.PROCESS_METRICS)),
         section("Metrics of the scheduler, through Airflow's own metrics", _METRIC, map(row, names.EXECUTOR)),
