@@ -39,8 +39,19 @@ FactName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterV
 FactText = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_without_nul)]
 FactInteger = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 FactNumber = Annotated[float, Field(allow_inf_nan=False)]
-SystemFacts = Annotated[dict[FactName, FactText | FactInteger | FactNumber], Field(max_length=64)]
+MAX_FACTS = 64
+SystemFacts = Annotated[dict[FactName, FactText | FactInteger | FactNumber], Field(max_length=MAX_FACTS)]
 """Facts about the worker and its host. ``airflow_version`` and ``edge_provider_version`` are required in v1."""
+OWN_FACTS = frozenset(
+    {
+        *("airflow_version", "edge_provider_version", "python_version", "os", "worker_start_time"),
+        *("status", "concurrency", "free_concurrency"),
+        *("cpu_percent", "memory_percent", "memory_total", "disk_percent", "load1", "load5"),
+        *("clock_skew", "log_backlog", "outbox_size", "outbox_dropped"),
+    }
+)
+"""Facts that our worker reports itself; every other number is one of its user's. ``status`` is its health, as a logging
+level. ``clock_skew``: seconds that it is ahead of the server; backlog and outbox are bytes, dropped are payloads."""
 MAX_SLOTS = 100_000
 Count = Annotated[int, Field(ge=0, le=MAX_SLOTS)]
 Claim = Annotated[int, Field(ge=0, le=2**31 - 1)]

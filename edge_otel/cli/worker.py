@@ -45,5 +45,8 @@ def _flags(args: Namespace, settings: Settings) -> list[str]:
         "--name": args.edge_hostname,
         "--team": args.team_name,
         "--execution-api-url": settings.execution_api_url,
+        "--facts-function": settings.extended_system_info_function,
+        "--automatic-maintenance-on": settings.automatic_maintenance_on,
+        "--automatic-maintenance-exit": settings.automatic_maintenance_exit,
     }
     return [part for flag, value in flags.items() if value for part in (flag, value)] + list(args.options)

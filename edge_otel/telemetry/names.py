@@ -111,8 +111,10 @@ SIGNAL = Attribute("edge.otlp.signal", "Kind of telemetry", ("traces", "metrics"
 REASON = Attribute("edge.reason", "Why")
 RESULT = Attribute("edge.result", "How it ended", ("ok", "failed"))
 FACT = Attribute("edge.fact.name", "Name of a number that the user's own function returns")
-CPU_MODE = Attribute("cpu.mode", "What the CPU did", ("user", "system", "idle", "iowait", "steal", "other"))
+CPU_MODE = Attribute("cpu.mode", "What the CPU did",
+    ("user", "nice", "system", "idle", "iowait", "interrupt", "steal"))
 MEMORY_STATE = Attribute("system.memory.state", "What the memory is", ("used", "free", "buffers", "cached"))
+PAGING_STATE = Attribute("system.paging.state", "What the swap is", ("used", "free"))
 FILESYSTEM_STATE = Attribute("system.filesystem.state", "What the space is", ("used", "free", "reserved"))
 MOUNTPOINT = Attribute("system.filesystem.mountpoint", "Mount point of the state folder")
 DEVICE = Attribute("system.device", "Device of the state folder's file system, or disk")
@@ -289,7 +291,7 @@ MEMORY_USAGE = Metric("system.memory.usage", "updowncounter", "By", "Memory by s
 MEMORY_LIMIT = Metric("system.memory.limit", "updowncounter", "By", "Memory that there is.")
 MEMORY_UTILIZATION = Metric("system.memory.utilization", "gauge", "1", "Share of the memory by state.",
     (MEMORY_STATE,))
-SWAP_USAGE = Metric("system.paging.usage", "updowncounter", "By", "Swap in use.")
+SWAP_USAGE = Metric("system.paging.usage", "updowncounter", "By", "Swap by state.", (PAGING_STATE,))
 FILESYSTEM_USAGE = Metric("system.filesystem.usage", "updowncounter", "By", "Space of the state folder's file system.",
     (DEVICE, MOUNTPOINT, FILESYSTEM_STATE))
 FILESYSTEM_LIMIT = Metric("system.filesystem.limit", "updowncounter", "By", "Size of the state folder's file system.",

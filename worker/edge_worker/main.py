@@ -94,6 +94,36 @@ def _add_start_options(start: argparse.ArgumentParser) -> None:
     pace.add_argument("--heartbeat-interval", metavar="SECONDS")
     pace.add_argument("--poll-interval", metavar="SECONDS", help="between questions for a job")
     pace.add_argument("--log-interval", metavar="SECONDS", help="between looks at growing logs")
+    pace.add_argument("--telemetry-interval", metavar="SECONDS", help="between metrics, and calls of --facts-function")
+    health = start.add_argument_group("health and automatic maintenance")
+    health.add_argument(
+        "--facts-function",
+        metavar="MODULE:FUNCTION",
+        help="of yours, importable here (PYTHONPATH), async or not: returns a dict of facts about this worker (text,"
+        " numbers, times); its numbers become metrics, and its status (20 or info, 30 or warning, 40 or error), which"
+        " status_text explains, counts for the health",
+    )
+    for what, text, usual in (
+        ("disk", "the state folder's file system is full to", ("90", "97")),
+        ("memory", "memory is in use to", ("0", "0")),
+    ):
+        for level, default in zip(("warning", "error"), usual, strict=True):
+            health.add_argument(
+                f"--{what}-{level}",
+                metavar="PERCENT",
+                help=f"health is {level} when {text} this; 0: never; default: {default}",
+            )
+    health.add_argument(
+        "--automatic-maintenance-on",
+        metavar="error|warning|off",
+        help="health, or worse, with which the worker goes into maintenance by itself; default: off",
+    )
+    health.add_argument(
+        "--automatic-maintenance-exit",
+        metavar="warning|info|off",
+        help="health, or better, with which such a maintenance ends by itself; one that a person began or ended is"
+        " respected; default: off",
+    )
     own = start.add_argument_group("the daemon's log")
     own.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")
     own.add_argument("--log-format", metavar="text|json", help="default: text")

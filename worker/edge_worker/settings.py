@@ -40,6 +40,9 @@ def default_state_dir() -> Path:
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+"""Of which 0 turns the rule off."""
+Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
 class Settings(BaseSettings):
@@ -67,6 +70,14 @@ class Settings(BaseSettings):
     heartbeat_interval: Seconds | None = None
     poll_interval: Seconds | None = None
     log_interval: Seconds | None = None
+    telemetry_interval: Seconds | None = None
+    facts_function: str | None = None
+    disk_warning: Percent = 90
+    disk_error: Percent = 97
+    memory_warning: Percent = 0
+    memory_error: Percent = 0
+    automatic_maintenance_on: Annotated[Literal["error", "warning", "off"], Lower] = "off"
+    automatic_maintenance_exit: Annotated[Literal["warning", "info", "off"], Lower] = "off"
     drain_timeout: Annotated[float, Field(ge=0)] = 0
     kill_grace: Annotated[float, Field(ge=0)] = 10
     zygote_idle: Seconds = 300
@@ -187,6 +198,7 @@ class Pace:
     poll_interval: float = 3.0
     log_interval: float = 2.0
     log_chunk_bytes: int = 1024 * 1024
+    telemetry_interval: float = 30.0
 
 
 def pace(settings: Settings, told: WorkerSettings | None) -> Pace:
@@ -198,12 +210,14 @@ def pace(settings: Settings, told: WorkerSettings | None) -> Pace:
             poll_interval=min(max(told.poll_interval, 0.02), 3600),
             log_interval=min(max(told.log_interval, 0.02), 3600),
             log_chunk_bytes=min(max(told.log_chunk_bytes, 1024), 64 * 1024 * 1024),
+            telemetry_interval=min(max(told.telemetry_interval, 0.1), 3600),
         )
     return Pace(
         heartbeat_interval=settings.heartbeat_interval or default.heartbeat_interval,
         poll_interval=settings.poll_interval or default.poll_interval,
         log_interval=settings.log_interval or default.log_interval,
         log_chunk_bytes=default.log_chunk_bytes,
+        telemetry_interval=settings.telemetry_interval or default.telemetry_interval,
     )
 
 
