@@ -1,4 +1,4 @@
-"""The daemon's own log, to stderr: for people by default, or JSON lines."""
+"""The daemon's own log, to stderr: text for people, or JSON lines with the trace that each line belongs to."""
 
 from __future__ import annotations
 
@@ -9,18 +9,26 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from edge_otel.telemetry import context
+from edge_worker import subject
+
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line; ids of the trace have the names of OpenTelemetry's log format."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        line = {
+        line: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
         }
+        about = subject.current()
+        if about.carrier:
+            line["trace_id"], line["span_id"] = context.ids(about.carrier)
+            line["trace_flags"] = f"{int(context.sampled(about.carrier)):02x}"
+        line.update(about.attributes)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
@@ -33,12 +41,12 @@ def heed_callbacks(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
         loop.default_exception_handler(context)
 
 
-def configure(level: str, style: Literal["text", "json"]) -> None:
-    """Send this package's log to stderr, and warnings of the libraries."""
+def configure(level: str, style: Literal["auto", "text", "json"], *more: logging.Handler) -> None:
+    """Send this package's log, and warnings of the libraries, to stderr and to ``more``."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
-    handler.setFormatter(JsonLines() if style == "json" else text)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    plain = style == "text" or (style == "auto" and sys.stderr.isatty())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s") if plain else JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler, *more], force=True)
     logging.getLogger("edge_worker").setLevel(level.upper())
     # It warns of each broken connection, which we do ourselves, once.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

@@ -95,6 +95,7 @@ def _add_start_options(start: argparse.ArgumentParser) -> None:
     pace.add_argument("--poll-interval", metavar="SECONDS", help="between questions for a job")
     pace.add_argument("--log-interval", metavar="SECONDS", help="between looks at growing logs")
     pace.add_argument("--telemetry-interval", metavar="SECONDS", help="between metrics, and calls of --facts-function")
+    pace.add_argument("--heartbeat-sampling", metavar="RATIO", help="of ordinary heartbeats recorded as spans, 0 to 1")
     health = start.add_argument_group("health and automatic maintenance")
     health.add_argument(
         "--facts-function",
@@ -126,7 +127,7 @@ def _add_start_options(start: argparse.ArgumentParser) -> None:
     )
     own = start.add_argument_group("the daemon's log")
     own.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")
-    own.add_argument("--log-format", metavar="text|json", help="default: text")
+    own.add_argument("--log-format", metavar="auto|text|json", help="auto, the default: text on a terminal, else JSON")
     start.add_argument("--config", type=Path, metavar="FILE", help="TOML file with any of these options")
 
 

@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     poll_interval: Seconds | None = None
     log_interval: Seconds | None = None
     telemetry_interval: Seconds | None = None
+    heartbeat_sampling: Annotated[float, Field(ge=0, le=1)] | None = None
     facts_function: str | None = None
     disk_warning: Percent = 90
     disk_error: Percent = 97
@@ -83,7 +84,7 @@ class Settings(BaseSettings):
     zygote_idle: Seconds = 300
     maintenance_comment: Comment | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["text", "json"] = "text"
+    log_format: Literal["auto", "text", "json"] = "auto"
 
     toml: ClassVar[Path | None] = None
 
@@ -199,6 +200,8 @@ class Pace:
     log_interval: float = 2.0
     log_chunk_bytes: int = 1024 * 1024
     telemetry_interval: float = 30.0
+    heartbeat_sampling: float = 0.01
+    """Share of ordinary heartbeats that are recorded as spans."""
 
 
 def pace(settings: Settings, told: WorkerSettings | None) -> Pace:
@@ -211,6 +214,7 @@ def pace(settings: Settings, told: WorkerSettings | None) -> Pace:
             log_interval=min(max(told.log_interval, 0.02), 3600),
             log_chunk_bytes=min(max(told.log_chunk_bytes, 1024), 64 * 1024 * 1024),
             telemetry_interval=min(max(told.telemetry_interval, 0.1), 3600),
+            heartbeat_sampling=min(max(told.heartbeat_sampling, 0.0), 1.0),
         )
     return Pace(
         heartbeat_interval=settings.heartbeat_interval or default.heartbeat_interval,
@@ -218,6 +222,9 @@ def pace(settings: Settings, told: WorkerSettings | None) -> Pace:
         log_interval=settings.log_interval or default.log_interval,
         log_chunk_bytes=default.log_chunk_bytes,
         telemetry_interval=settings.telemetry_interval or default.telemetry_interval,
+        heartbeat_sampling=default.heartbeat_sampling
+        if settings.heartbeat_sampling is None
+        else settings.heartbeat_sampling,
     )
 
 
