@@ -22,6 +22,7 @@ PURE = {
     "edge_otel.telemetry.names",
     "edge_otel.api.assign",
     "edge_worker.plan",
+    "edge_worker.health",
 }
 HARMLESS = {
     "__future__",

@@ -1,0 +1,158 @@
+"""The user's own function that tells facts about this worker. Whatever it does, heartbeats and jobs go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from edge_otel.wire import MAX_FACTS, OWN_FACTS, FactInteger, FactName, FactNumber, FactText
+from edge_worker.faults import BadSetting
+from edge_worker.health import read_status
+
+log = logging.getLogger(__name__)
+
+Fact = str | int | float
+
+WITHIN = 10.0
+"""Seconds for one call."""
+
+KEPT = 3
+"""Intervals for which the last good facts are kept when none follow."""
+
+MOST = MAX_FACTS - len(OWN_FACTS)
+"""Facts of the user in one report."""
+
+_WIRE: TypeAdapter[tuple[str, Fact]] = TypeAdapter(tuple[FactName, FactText | FactInteger | FactNumber])
+
+
+def load(path: str) -> Callable[[], Any]:
+    """Return the function at ``module:function`` or ``module.function``. Raises BadSetting."""
+    module, found, name = path.rpartition(":" if ":" in path else ".")
+    if not found or not module or not name:
+        raise BadSetting(f"--facts-function: {path!r} is not module:function")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:
+        raise BadSetting(f"--facts-function: cannot import {path}: {type(error).__name__}: {error}") from None
+    if not callable(function):
+        raise BadSetting(f"--facts-function: {path} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def usable(told: object) -> tuple[dict[str, Fact], list[str]]:
+    """Return the facts that can be reported, and in words what was wrong with the others."""
+    if not isinstance(told, Mapping):
+        return {}, [f"it returned {type(told).__name__} instead of a dict"]
+    facts: dict[str, Fact] = {}
+    wrong: list[str] = []
+    for name, value in told.items():
+        if len(facts) == MOST or len(wrong) == MOST:
+            wrong.append(f"of its {len(told)} facts {len(facts)} are taken, {MOST} is the limit")
+            break
+        if isinstance(name, str) and name in OWN_FACTS and name != "status":
+            wrong.append(f"{name!r} is a fact of the daemon's own")
+            continue
+        try:
+            plain = value.isoformat() if isinstance(value, datetime) else value
+            taken_name, taken = _WIRE.validate_python((name, plain))
+        except (ValidationError, ValueError):
+            wrong.append(f"{repr(name)[:80]} ({type(value).__name__}) is no text, number or time, or too large")
+            continue
+        facts[taken_name] = taken
+    if "status" in facts and read_status(facts["status"]) is None:
+        wrong.append(f"its status {facts['status']!r} is no level: give 20 or info, 30 or warning, 40 or error")
+    return facts, wrong
+
+
+class UserFacts:
+    """Calls the function again and again, in a thread, never twice at once, and keeps what it told last."""
+
+    def __init__(self, path: str, interval: Callable[[], float], changed: Callable[[], None]) -> None:
+        """``interval`` returns seconds; ``changed`` is called when the function's ``status`` has changed."""
+        self.path = path
+        self._function = load(path)
+        self._interval = interval
+        self._changed = changed
+        self._facts: dict[str, Fact] | None = None
+        self._at = 0.0
+        self._trouble = ""
+
+    def latest(self, now: float) -> dict[str, Fact] | None:
+        """Return the latest facts; None before the first and once they are too old. ``now``: the monotonic clock."""
+        return self._facts if now - self._at <= KEPT * self._interval() + WITHIN else None
+
+    async def run(self) -> None:
+        """Call the function until cancelled."""
+        while True:
+            called = self._start()
+            try:
+                async with asyncio.timeout(WITHIN):
+                    await asyncio.shield(called)
+            except TimeoutError:
+                self._complain([f"it has not returned within {WITHIN:.0f} s"])
+            facts, wrong = await called
+            self._complain(wrong)
+            if facts or not wrong:
+                news = self._facts is None or facts.get("status") != self._facts.get("status")
+                self._facts, self._at = facts, time.monotonic()
+                if news:
+                    self._changed()
+            await asyncio.sleep(self._interval())
+
+    def _start(self) -> asyncio.Future[tuple[dict[str, Fact], list[str]]]:
+        """Call the function in a thread of its own, which nobody waits for at the end: it may hang for ever."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[tuple[dict[str, Fact], list[str]]] = loop.create_future()
+
+        def finish(outcome: tuple[dict[str, Fact], list[str]]) -> None:
+            if not done.done():
+                done.set_result(outcome)
+
+        def call() -> None:
+            outcome = _call(self._function)
+            # The loop may be closed: the daemon has left meanwhile.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(finish, outcome)
+
+        threading.Thread(target=call, name="facts", daemon=True).start()
+        return done
+
+    def _complain(self, wrong: list[str]) -> None:
+        """Say what is wrong when that changes, not each time."""
+        trouble = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        if trouble and trouble != self._trouble:
+            log.warning("facts function %s: %s", self.path, trouble[:1000])
+        elif self._trouble and not trouble:
+            log.info("facts function %s: all is well again", self.path)
+        self._trouble = trouble
+
+
+def _call(function: Callable[[], Any]) -> tuple[dict[str, Fact], list[str]]:
+    """Return what is usable of what the function returns or awaits."""
+
+    async def awaited(promise: Any) -> object:
+        async with asyncio.timeout(WITHIN):
+            return await promise
+
+    try:
+        told = function()
+        return usable(asyncio.run(awaited(told)) if inspect.isawaitable(told) else told)
+    except BaseException as error:  # noqa: BLE001 also SystemExit: it is the user's code
+        return {}, [f"it failed: {type(error).__name__}: {_text_of(error)}"]
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 the user's exception
+        return "?"
