@@ -126,6 +126,38 @@ class BadInput(EdgeError):
     status = 422
 
 
+class UnsupportedMedia(EdgeError):
+    """Send OTLP as protobuf: `Content-Type: application/x-protobuf`, compressed with gzip or not at all."""
+
+    status = 415
+
+
+class NotOtlp(EdgeError):
+    """The body is no OTLP request in protobuf. Sending it again would not help."""
+
+    # The fact ``reason`` goes to the server's log.
+    status = 400
+
+
+class CollectorRefused(EdgeError):
+    """The collector has refused this telemetry. Sending it again would not help."""
+
+    status = 400
+
+
+class NoCollector(EdgeError):
+    """The central side has no collector for telemetry. An administrator sets one with `[edge] otlp_endpoint`."""
+
+    status = 404
+
+
+class CollectorAway(EdgeError):
+    """The collector does not take telemetry now. Keep it, and send it again later."""
+
+    # The fact ``retry_after``: seconds.
+    status = 503
+
+
 class TokenNotFound(EdgeError):
     """No token has this id. `airflow edge token list` shows those that exist."""
 
@@ -136,3 +168,10 @@ class TokenEnded(EdgeError):
     """The token was revoked or has expired, so nothing can take over from it. Create a new one."""
 
     status = 409
+
+
+class MetricsForbidden(EdgeError):
+    """Metrics are open only to a client on this host that connects directly. Set [edge] metrics_token, and let
+    Prometheus send it as its bearer token."""
+
+    status = 403

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
-from edge_otel.errors import BadInput, EdgeError, Forbidden, LogGap, TooBusy
+from edge_otel.errors import BadInput, CollectorAway, EdgeError, Forbidden, LogGap, TooBusy
 from edge_otel.models.database import DatabaseFailure, explain
 from edge_otel.wire import ErrorBody
 
@@ -51,6 +51,9 @@ def body(error: EdgeError, what: str) -> ErrorBody:
     error_id = uuid4().hex
     facts = {k: v for k, v in error.facts.items() if k != "errors"}
     level = logging.ERROR if error.status >= 500 and not isinstance(error, TooBusy) else logging.INFO
+    if isinstance(error, CollectorAway):
+        # Logged where it begins: a whole fleet asks again and again.
+        level = logging.DEBUG
     log.log(level, "%s -> %s %s %s error_id=%s", what, error.status, error, facts, error_id)
     detail = f"Forbidden. The reason is in the server's log under error_id={error_id}."
     return ErrorBody(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from typing import Annotated
 from uuid import UUID
 
@@ -12,9 +11,9 @@ from starlette.concurrency import run_in_threadpool
 
 from edge_otel.api import log_files
 from edge_otel.api.auth import Caller, Principal
-from edge_otel.api.body_limit import MAX_LOG_BODY
+from edge_otel.api.body_limit import MAX_LOG_BODY, decompressed
 from edge_otel.api.refusals import RESPONSES, cursor_range
-from edge_otel.errors import BadInput, JobNotFound, StaleClaim, TooLarge
+from edge_otel.errors import BadInput, JobNotFound, StaleClaim
 from edge_otel.models import jobs, logs
 from edge_otel.models.session import Session, new_session
 from edge_otel.models.tables import Job
@@ -46,7 +45,7 @@ async def append(
 ) -> Response:
     """Append bytes of the task's log file; the Range header of the answer tells how many are stored."""
     body = await request.body()
-    data = _decompressed(body) if content_encoding == "gzip" else body
+    data = decompressed(body, MAX_LOG_BODY) if content_encoding == "gzip" else body
     first = _first_byte(content_range, len(data))
     return await run_in_threadpool(_append, str(job_id), claim, first, data, caller, request.app.state.log_folder)
 
@@ -94,16 +93,3 @@ def _first_byte(content_range: str, length: int) -> int:
     if last - first + 1 != length:
         raise BadInput(f"Content-Range speaks of {last - first + 1} bytes, the body has {length}.")
     return first
-
-
-def _decompressed(body: bytes) -> bytes:
-    inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        data = inflate.decompress(body, MAX_LOG_BODY)
-    except zlib.error as error:
-        raise BadInput(f"The body is not gzip: {error}.") from None
-    if inflate.unconsumed_tail:
-        raise TooLarge(f"The body holds more than {MAX_LOG_BODY} bytes. Send smaller pieces.")
-    if not inflate.eof or inflate.unused_data:
-        raise BadInput("The body is not one whole gzip stream.")
-    return data

@@ -1,0 +1,215 @@
+"""Passes the telemetry of workers on to the collector: so many at a time, and none while it is known to be away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import ssl
+import zlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, NamedTuple
+
+import httpx
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from edge_otel import __version__
+from edge_otel.api.body_limit import decompressed
+from edge_otel.api.outage import Outage
+from edge_otel.errors import BadInput, CollectorAway, CollectorRefused, NoCollector, NotOtlp, TooBusy
+from edge_otel.telemetry import counters
+from edge_otel.telemetry.central import Collector
+from edge_otel.telemetry.stamp import stamped
+
+log = logging.getLogger(__name__)
+
+Signal = Literal["traces", "metrics", "logs"]
+PROTOBUF = "application/x-protobuf"
+
+PLACES, PLACES_PER_WORKER = 32, 4
+"""Requests at a time, each with a body in memory; beyond these, workers are told to come again."""
+THREADS = 2
+"""For unpacking, stamping and packing; small, because they share the interpreter with the hub's event loop."""
+MAX_UNPACKED = 16 * 1024 * 1024
+"""Bytes of one request."""
+CONNECT_WITHIN, ANSWER_WITHIN = 5.0, 30.0
+"""Seconds. The second is for the whole exchange."""
+LEAVE_WITHIN = 2.0
+"""Seconds for what is under way when this server goes away."""
+MAX_ANSWER = 64 * 1024
+"""Bytes that are read of a collector's answer."""
+
+
+class _Answer(NamedTuple):
+    status: int
+    retry_after: float | None
+    body: bytes
+
+
+class Forwarder:
+    """One per process, for one collector, or for none. All but the work on bodies runs in the server's event loop."""
+
+    def __init__(self, collector: Collector | None) -> None:
+        self._collector = collector
+        self._transport: httpx.AsyncHTTPTransport | None = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="edge-otlp")
+        self._held: Counter[str] = Counter()
+        """Requests under way, by worker."""
+        self._outages: dict[Signal, Outage] = {"traces": Outage(), "metrics": Outage(), "logs": Outage()}
+        self._patience: set[asyncio.Timeout] = set()
+        self._leaving = False
+
+    async def start(self) -> None:
+        """Get ready to send."""
+        if self._collector is not None:
+            self._transport = await asyncio.get_running_loop().run_in_executor(self._threads, _new_transport)
+
+    def leave(self) -> None:
+        """Take no more, and wait only a little for what is under way: its senders still have it."""
+        self._leaving = True
+        end = asyncio.get_running_loop().time() + LEAVE_WITHIN
+        for patience in self._patience:
+            patience.reschedule(end)
+
+    async def close(self) -> None:
+        """End the connections and threads."""
+        self._leaving = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    def check(self, signal: Signal, worker: str) -> None:
+        """Raise NoCollector, CollectorAway or TooBusy where a request need not even be read."""
+        if self._collector is None:
+            raise NoCollector
+        if self._leaving or self._transport is None:
+            raise TooBusy("This API server is starting or going away.", retry_after=1)
+        left = self._outages[signal].left(_now())
+        if left is not None:
+            raise CollectorAway(retry_after=_spread(left))
+        if self._held.total() >= PLACES or self._held[worker] >= PLACES_PER_WORKER:
+            raise TooBusy("Too much telemetry is on its way. Send it again a little later.", retry_after=_spread(1.0))
+
+    async def forward(self, signal: Signal, worker: str, body: bytes, *, gzipped: bool) -> bytes:
+        """Pass a request on in the worker's name, and return the body of the answer to it.
+
+        Raises what ``check`` does, NotOtlp, TooLarge, and CollectorRefused.
+        """
+        self.check(signal, worker)
+        self._held[worker] += 1
+        try:
+            loop = asyncio.get_running_loop()
+            size, packed = await loop.run_in_executor(self._threads, _prepared, body, gzipped, worker)
+            answer = await self._try(signal, packed)
+        finally:
+            self._held[worker] -= 1
+            if not self._held[worker]:
+                del self._held[worker]
+        if answer.status == 404:
+            raise NoCollector(f"The collector of the central side takes no {signal}.")
+        if not httpx.codes.is_success(answer.status):
+            raise CollectorRefused(reason=f"{answer.status} {answer.body[:200]!r}")
+        counters.OTLP_FORWARDED.labels(signal).inc(size)
+        return _partial_success(answer.body)
+
+    async def _try(self, signal: Signal, packed: bytes) -> _Answer:
+        """Return the collector's answer to this very request. Raises CollectorAway where it has none."""
+        outage = self._outages[signal]
+        # Others may have come here meanwhile.
+        if (left := outage.left(_now())) is not None:
+            raise CollectorAway(retry_after=_spread(left))
+        decides = outage.begin()
+        try:
+            answer, problem = await self._exchange(signal, packed)
+        finally:
+            outage.end(decides)
+        if answer is not None and (httpx.codes.is_success(answer.status) or answer.status in (400, 404, 413, 415)):
+            if outage.ended():
+                log.warning("The collector takes %s again.", signal)
+            return answer
+        if self._leaving:
+            raise CollectorAway(retry_after=1)
+        asked = None if answer is None else answer.retry_after
+        if outage.failed(_now(), asked):
+            log.warning("The collector takes no %s: %s. Workers keep theirs until it does.", signal, problem)
+        raise CollectorAway(retry_after=_spread(outage.left(_now()) or 1.0))
+
+    async def _exchange(self, signal: Signal, packed: bytes) -> tuple[_Answer | None, str]:
+        """Return the collector's answer, or None, and what it comes to in words."""
+        patience = asyncio.timeout(ANSWER_WITHIN)
+        try:
+            async with patience:
+                self._patience.add(patience)
+                answer = await self._post(signal, packed)
+        except TimeoutError:
+            return None, f"no answer within {ANSWER_WITHIN:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            return None, f"{type(error).__name__} {error}".strip()
+        finally:
+            self._patience.discard(patience)
+        return answer, f"it answers {answer.status}"
+
+    async def _post(self, signal: Signal, packed: bytes) -> _Answer:
+        assert self._collector is not None
+        assert self._transport is not None
+        headers = {name.encode(): value.encode() for name, value in self._collector.headers.items()}
+        headers |= {b"content-type": PROTOBUF.encode(), b"content-encoding": b"gzip"}
+        headers |= {b"user-agent": f"edge-otel/{__version__}".encode()}
+        # The transport alone: a client would log each request, follow redirects and keep cookies.
+        request = httpx.Request("POST", f"{self._collector.url}/v1/{signal}", headers=headers, content=packed)
+        request.extensions["timeout"] = httpx.Timeout(ANSWER_WITHIN, connect=CONNECT_WITHIN).as_dict()
+        response = await self._transport.handle_async_request(request)
+        body = b""
+        try:
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > MAX_ANSWER:
+                    break
+        finally:
+            await response.aclose()
+        seconds = response.headers.get("retry-after", "")
+        return _Answer(response.status_code, float(seconds) if seconds.isdecimal() else None, body)
+
+
+def _new_transport() -> httpx.AsyncHTTPTransport:
+    # The same variable that the exporter of this process's own spans heeds.
+    authority = os.environ.get("OTEL_EXPORTER_OTLP_CERTIFICATE")
+    verify = ssl.create_default_context(cafile=authority) if authority else httpx.create_ssl_context()
+    return httpx.AsyncHTTPTransport(verify=verify, trust_env=False)
+
+
+def _prepared(body: bytes, gzipped: bool, worker: str) -> tuple[int, bytes]:
+    """Return the size of the stamped request, and the request compressed."""
+    try:
+        data = decompressed(body, MAX_UNPACKED) if gzipped else body
+    except BadInput as error:
+        raise NotOtlp(reason=error.detail) from None
+    data = stamped(data, worker)
+    return len(data), zlib.compress(data, 1, wbits=zlib.MAX_WBITS | 16)
+
+
+def _partial_success(answer: bytes) -> bytes:
+    """Return the answer to the worker: empty, but for what the collector says of parts that it did not take."""
+    try:
+        # The answers to the three signals are the same on the wire.
+        taken = ExportTraceServiceResponse.FromString(answer)
+    except DecodeError:
+        return b""
+    said = ExportTraceServiceResponse()
+    if taken.HasField("partial_success"):
+        said.partial_success.CopyFrom(taken.partial_success)
+    text: bytes = said.SerializeToString()
+    return text
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _spread(seconds: float) -> int:
+    """Return what a worker is told to wait: not the same for all."""
+    return math.ceil(seconds * random.uniform(1.0, 1.5))  # noqa: S311
