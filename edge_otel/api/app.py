@@ -11,12 +11,13 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from edge_otel import __version__
-from edge_otel.api import channel, health, refusals, v1_jobs, v1_workers, v2_logs
+from edge_otel.api import channel, health, metrics, refusals, v1_jobs, v1_workers, v2_logs
 from edge_otel.api.auth import Authenticator
 from edge_otel.api.body_limit import BodyLimit
 from edge_otel.api.farewell import on_signals
 from edge_otel.api.hub import Hub
 from edge_otel.api.log_files import Sweep
+from edge_otel.api.timing import Timing
 from edge_otel.errors import NotMigrated
 from edge_otel.models import fleet
 from edge_otel.models.database import DatabaseFailure, check_migrated
@@ -39,9 +40,11 @@ def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
     app.state.settings = settings
     app.state.log_folder = log_folder
     app.state.authenticator = Authenticator(settings.accept_shared_secret_tokens)
+    app.state.fleet = metrics.Fleet()
     app.add_middleware(BodyLimit)
+    app.add_middleware(Timing)
     refusals.install(app)
-    for routes in (health, v1_workers, v1_jobs, v2_logs, channel):
+    for routes in (health, metrics, v1_workers, v1_jobs, v2_logs, channel):
         app.include_router(routes.router)
     return app
 
@@ -58,6 +61,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         sweep.cancel()
         await hub.stop()
+        app.state.fleet.close()
         await asyncio.gather(sweep, return_exceptions=True)
 
 

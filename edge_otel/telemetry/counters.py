@@ -3,12 +3,20 @@ under the same constant name, in a registry of their own."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from edge_otel.telemetry import context, names
 from edge_otel.telemetry.context import Carrier
 
 REGISTRY = CollectorRegistry()
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Variable that names the folder in which the processes of one server count together; then there are no exemplars."""
 
 
 def _counter(metric: names.Metric) -> Counter:
@@ -45,3 +53,39 @@ def exemplar(carrier: Carrier) -> dict[str, str] | None:
         return None
     trace_id, span_id = context.ids(carrier)
     return {"trace_id": trace_id, "span_id": span_id}
+
+
+class _Every(Collector):
+    """What is counted here, or by all processes that share a folder."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics of the catalogue, each once."""
+        found = {family.name: family for family in REGISTRY.collect()}
+        folder = Path(os.environ.get(SHARED_FOLDER) or os.devnull)
+        if folder.is_dir():
+            _forget_ended(folder)
+            shared: Iterable[Metric] = MultiProcessCollector(None, str(folder)).collect()  # type: ignore[no-untyped-call]
+            # Others may use the folder as well.
+            found |= {family.name: family for family in shared if family.name in found}
+        for family in found.values():
+            # When a counter began is a series of its own that the catalogue does not have.
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
+def every() -> Collector:
+    """Return what is counted, for an encoder of prometheus_client."""
+    return _Every()
+
+
+def _forget_ended(folder: Path) -> None:
+    """Remove the gauges that processes left behind which have ended: one that was killed cannot do it itself."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        try:
+            if pid.isdecimal():
+                os.kill(int(pid), 0)
+        except ProcessLookupError:
+            file.unlink(missing_ok=True)
+        except OSError:
+            pass

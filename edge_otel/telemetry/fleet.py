@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from edge_otel.state import GONE, IN_MAINTENANCE, TAKES_JOBS, JobState, WorkerState
 from edge_otel.telemetry import names
+from edge_otel.wire import OWN_FACTS
 
 HELD = (JobState.ASSIGNED, JobState.RUNNING)
 """States in which a job holds slots of its worker."""
@@ -85,8 +86,6 @@ _NUMBERS = {
     "outbox_size": _Number(names.WORKER_OUTBOX),
     "outbox_dropped": _Number(names.WORKER_DROPPED),
 }
-_NO_FACTS = {*_NUMBERS, "load5", "memory_total", "concurrency", "free_concurrency", "status"}
-"""Numbers that the daemon sends of itself; the others are facts of the user's."""
 _INFO = ("edge_provider_version", "airflow_version", "python_version", "os")
 
 
@@ -146,7 +145,7 @@ def _of_facts(workers: Sequence[Worker]) -> Iterator[Family]:
         (worker.name, _text(key)): number
         for worker in workers
         for key, said in worker.sysinfo.items()
-        if key not in _NO_FACTS and (number := _number(said)) is not None
+        if key not in OWN_FACTS and (number := _number(said)) is not None
     }
     yield names.WORKER_FACT, list(facts.items())
 

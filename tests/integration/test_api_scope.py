@@ -25,7 +25,8 @@ from edge_otel.models import jobs, workers
 from edge_otel.settings import LogFolder, Settings
 from edge_otel.state import JobState
 
-OPEN = {("GET", "/v1/health"), ("GET", "/livez"), ("GET", "/readyz")}
+OPEN = {("GET", "/v1/health"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")}
+"""Open to everybody, or to clients on this host."""
 RUNNING = str(UUID(int=1))
 OFFERED = str(UUID(int=2))
 _JOB = "dag/task/run/1/-1"
