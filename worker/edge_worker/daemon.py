@@ -14,9 +14,10 @@ from edge_otel import __version__
 from edge_otel.telemetry import names
 from edge_otel.telemetry.spans import Recorder, resource
 from edge_worker import admin, daemonlog, environment
+from edge_worker.destination import destinations
+from edge_worker.facts import UserFacts
 from edge_worker.faults import BadSetting
 from edge_worker.host import Host, TaskInterpreter
-from edge_worker.jobs import Site
 from edge_worker.journal import Journal
 from edge_worker.launch import InterpreterLauncher, Launcher, ZygoteLauncher
 from edge_worker.link import Link
@@ -24,8 +25,10 @@ from edge_worker.loop import Loop
 from edge_worker.outbox import Outbox
 from edge_worker.polling import Polling, TokenFile
 from edge_worker.settings import Settings
+from edge_worker.site import Site
 from edge_worker.spans import Spans
 from edge_worker.station import Station
+from edge_worker.watch import Watch
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -40,8 +43,8 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
         raise BadSetting(f"--token-file: {settings.token_file} holds no token")
     if os.name != "nt" and settings.token_file.stat().st_mode & 0o077:
         log.warning("%s can be read by others; `chmod 600` it", settings.token_file)
-    users = environment.read_file(settings.task_env_file) if settings.task_env_file else {}
-    task_env = environment.for_tasks(os.environ, users)
+    task_file = environment.read_file(settings.task_env_file) if settings.task_env_file else {}
+    task_env = environment.for_tasks(os.environ, task_file)
     journal = Journal(settings.state_dir)
     journal.lock()
     loop = asyncio.get_running_loop()
@@ -53,8 +56,10 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     except OSError as error:
         raise BadSetting(f"--ca-file or --client-cert: {error}") from None
     host = Host(settings.state_dir, interpreter.versions(), datetime.now(UTC))
-    outbox = Outbox()
-    station = Station(settings, host, journal, task_env, outbox)
+    outbox = make_outbox(settings, token)
+    outbox.start()
+    users = UserFacts(settings.facts_function) if settings.facts_function else None
+    station = Station(settings, Watch(settings, host, users), journal, task_env, outbox)
     launcher = make_launcher(settings, task_env)
     spans = Spans(settings.name, span_recorder(settings))
     site = Site(
@@ -68,12 +73,18 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
         kill_grace=settings.kill_grace,
         changed=station.changed,
     )
+    background = []
+    if users is not None:
+        asking = users.run(lambda: station.pace().telemetry_interval, station.news.set)
+        background.append(asyncio.create_task(asking, name="facts"))
     server = await admin.serve(station, settings.state_dir)
     heed_signals(station)
     log.info("edge-worker %s starts, pid %d, server %s", __version__, os.getpid(), settings.server)
     try:
         code = await Loop(station, transport, site, journal).run()
     finally:
+        for task in background:
+            task.cancel()
         if server is not None:
             server.close()
             (settings.state_dir / admin.NAME).unlink(missing_ok=True)
@@ -96,6 +107,13 @@ def span_recorder(settings: Settings) -> Recorder:
         return OTLPSpanExporter()
 
     return Recorder(resource("edge-worker", **{names.WORKER_NAME: settings.name}), exporter if on else None)
+
+
+def make_outbox(settings: Settings, token: TokenFile) -> Outbox:
+    """Return the outbox; one that takes nothing where OTEL_SDK_DISABLED says so."""
+    off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    to = {} if off else destinations(settings, token, os.environ)
+    return Outbox(settings.state_dir / "outbox", settings.outbox_size * 1024 * 1024, to)
 
 
 def make_launcher(settings: Settings, task_env: dict[str, str]) -> Launcher:

@@ -125,6 +125,8 @@ def _add_start_options(start: argparse.ArgumentParser) -> None:
         help="health, or better, with which such a maintenance ends by itself; one that a person began or ended is"
         " respected; default: off",
     )
+    telemetry = start.add_argument_group("telemetry (goes to the server, or where OTEL_EXPORTER_OTLP_ENDPOINT says)")
+    telemetry.add_argument("--outbox-size", metavar="MIB", help="on disk while it cannot be sent; default: 64")
     own = start.add_argument_group("the daemon's log")
     own.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")
     own.add_argument("--log-format", metavar="auto|text|json", help="auto, the default: text on a terminal, else JSON")

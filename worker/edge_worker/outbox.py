@@ -1,46 +1,182 @@
-"""The outbox: all telemetry of the site on its way to the central side, or to a collector of its own."""
+"""The outbox: all telemetry of the site on its way to the central side, or to a collector of its own.
+
+``put`` only appends to a queue in memory. One thread merges what waits there and spools it, another forwards it: so
+neither a slow disk nor a dead network is felt by those who put.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import Counter, deque
-from typing import Literal
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
-Signal = Literal["traces", "metrics", "logs"]
+from edge_worker.destination import Destination
+from edge_worker.forwarding import Forwarder
+from edge_worker.otlp import SIGNALS, Signal
+from edge_worker.spool import Spool
 
-SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
+log = logging.getLogger(__name__)
 
 MEMORY = 16 * 1024 * 1024
-"""Bytes that wait for the disk at most."""
+"""Bytes that wait for the writer at most."""
+
+RECORD = 1024 * 1024
+"""Bytes to which payloads are merged."""
+
+LINGER = 0.2
+"""Seconds in which payloads gather before they are written."""
+
+RETRY = 5.0
+"""Seconds between attempts at a disk that fails."""
+
+TELL = 60.0
+"""Seconds between log lines about what was dropped."""
+
+CLOSE_WITHIN = 3.0
+"""Seconds for a last attempt to deliver."""
+
+NOT_WANTED = "not_wanted"
+"""The central side has no collector."""
+
+Payload = tuple[Signal, bytes, int]
 
 
 class Outbox:
     """Takes OTLP payloads (serialized Export…ServiceRequest) and sees to it that they leave. Thread-safe."""
 
-    def __init__(self) -> None:
-        self.dropped: Counter[tuple[str, str]] = Counter()
-        """Payloads dropped since the start, by signal and reason."""
+    def __init__(self, folder: Path, limit: int, destinations: Mapping[Signal, Destination]) -> None:
+        """``limit`` is in bytes on disk; without destinations telemetry is off, and nothing is kept."""
+        self._spool = Spool(folder, limit, self.drop)
+        self._forwarder = Forwarder(self._spool, destinations)
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Signal, bytes, int]] = deque()
+        self._dropped: Counter[tuple[str, str]] = Counter()
+        self._waiting: list[Payload] = []
         self._bytes = 0
+        self._wanted = {signal: signal in destinations for signal in SIGNALS}
+        self._central = [signal for signal, to in destinations.items() if to.central]
+        self.on = bool(destinations)
+        self._news = threading.Event()
+        self._closing = threading.Event()
+        self._writer = threading.Thread(target=self._write, name="outbox-writer", daemon=True)
 
     @property
     def size(self) -> int:
-        """Bytes that wait."""
-        return self._bytes
+        """Bytes that wait, in memory and on disk."""
+        return self._bytes + self._spool.size
+
+    @property
+    def dropped(self) -> dict[tuple[str, str], int]:
+        """Payloads dropped since the start, by signal and reason."""
+        with self._lock:
+            return dict(self._dropped)
+
+    def start(self) -> None:
+        """Begin to write and to forward."""
+        if self.on:
+            self._writer.start()
+            self._forwarder.start()
 
     def put(self, signal: Signal, payload: bytes, items: int = 1) -> bool:
         """Take a payload; ``items`` is how many are merged in it. Never blocks; False where it was dropped."""
         with self._lock:
-            if self._bytes + len(payload) > MEMORY:
-                self.dropped[signal, "memory_full"] += items
+            if not self._wanted[signal]:
+                self._dropped[signal, NOT_WANTED] += items
                 return False
-            self._waiting.append((signal, payload, items))
-            self._bytes += len(payload)
-        return True
+            taken = self._bytes + len(payload) <= MEMORY
+            if taken:
+                self._waiting.append((signal, payload, items))
+                self._bytes += len(payload)
+            else:
+                self._dropped[signal, "memory_full"] += items
+        self._news.set()
+        return taken
+
+    def drop(self, signal: Signal, reason: str, items: int = 1) -> None:
+        """Count payloads that somebody had to drop."""
+        with self._lock:
+            self._dropped[signal, reason] += items
+        self._news.set()
 
     def told(self, wanted: bool) -> None:
         """Heed whether the central side has a collector; until it has said so, everything waits."""
+        changed = self._forwarder.told(wanted)
+        if not changed or not self._central:
+            return
+        with self._lock:
+            self._wanted.update(dict.fromkeys(self._central, wanted))
+        log.info("telemetry goes to the central side" if wanted else "the central side has no collector for telemetry")
+        self._news.set()
 
     def close(self) -> None:
-        """Send what is left, for a bounded time; the rest stays for the next start."""
+        """Send what is left, for a bounded time; the rest stays for the next start. Blocking."""
+        if not self.on:
+            return
+        self._closing.set()
+        self._news.set()
+        self._writer.join(CLOSE_WITHIN)
+        self._forwarder.close(CLOSE_WITHIN)
+        if self.size:
+            log.info("outbox: %d bytes of telemetry stay for the next start", self.size)
+
+    def _write(self) -> None:
+        told: Counter[tuple[str, str]] = Counter()
+        due = 0.0
+        closing = False
+        while not closing:
+            try:
+                self._turn()
+            except Exception:
+                log.exception("outbox: some telemetry is lost")
+            if (now := time.monotonic()) >= due and self._tell(told):
+                due = now + TELL
+            self._news.wait(RETRY if self._spool.memory else TELL)
+            closing = self._closing.wait(LINGER)
+            self._news.clear()
+        self._turn()
+        self._tell(told)
+
+    def _turn(self) -> None:
+        with self._lock:
+            taken, self._waiting = self._waiting, []
+        try:
+            self._spool.settle()
+            for signal, payload, items in merged(taken):
+                self._spool.append(signal, payload, items)
+            for signal in self._central:
+                if not self._wanted[signal]:
+                    self._spool.clear(signal, NOT_WANTED)
+        finally:
+            with self._lock:
+                self._bytes -= sum(len(payload) for _, payload, _ in taken)
+            self._forwarder.stir()
+
+    def _tell(self, told: Counter[tuple[str, str]]) -> bool:
+        news = {key: n for key, n in self.dropped.items() if n > told[key] and key[1] != NOT_WANTED}
+        for (signal, reason), number in news.items():
+            log.warning("outbox: %d payloads of %s were dropped since the start: %s", number, signal, reason)
+        told.update({key: number - told[key] for key, number in news.items()})
+        return bool(news)
+
+
+def merged(payloads: list[Payload]) -> list[Payload]:
+    """Return the payloads in their order, those of a signal merged to at most ``RECORD`` bytes.
+
+    Serialized protobuf messages of one type, one after the other, are one message with the parts of both.
+    """
+    found: list[Payload] = []
+    for signal in SIGNALS:
+        parts: list[bytes] = []
+        size = items = 0
+        for _, payload, number in (entry for entry in payloads if entry[0] == signal):
+            if parts and size + len(payload) > RECORD:
+                found.append((signal, b"".join(parts), items))
+                parts, size, items = [], 0, 0
+            parts.append(payload)
+            size += len(payload)
+            items += number
+        if parts:
+            found.append((signal, b"".join(parts), items))
+    return found

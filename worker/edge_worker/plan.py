@@ -17,6 +17,7 @@ _REPORTED_IN_MAINTENANCE = frozenset(
 
 
 _TASK_FAILED = frozenset({"failed", "up_for_retry"})
+_SIGKILL = -9
 
 
 class Answer(Enum):
@@ -71,6 +72,30 @@ def read_upgrade(status: int, error: str | None) -> Answer:
     if meaning is Answer.NOT_ALLOWED and error is not None:
         return meaning
     return Answer.LATER if status in (408, 425, 429) or status >= 500 else Answer.NO_CHANNEL
+
+
+class Delivery(Enum):
+    """What the answer to telemetry means to the outbox."""
+
+    TAKEN = "taken"
+    LATER = "later"
+    NOT_ALLOWED = "not allowed"
+    NO_COLLECTOR = "no collector"
+    BAD = "bad"
+    """Some of it is not what the far end can take, now or later."""
+
+
+def read_delivery(status: int | None) -> Delivery:
+    """Return what the status of an answer to telemetry means; None where there was none."""
+    if status is None:
+        return Delivery.LATER
+    if 200 <= status < 300:
+        return Delivery.TAKEN
+    if status in (401, 403):
+        return Delivery.NOT_ALLOWED
+    if status == 404:
+        return Delivery.NO_COLLECTOR
+    return Delivery.BAD if status in (400, 413, 415) else Delivery.LATER
 
 
 def read_retry_after(text: str | None) -> float | None:
@@ -174,6 +199,15 @@ def after_reply(facts: Facts, reported: WorkerState, stored: WorkerState) -> Fac
     return obeyed
 
 
+NOTABLE = 1.0
+"""Seconds; a heartbeat that takes longer is recorded."""
+
+
+def notable(sampled: bool, failed: bool, seconds: float) -> bool:
+    """Return whether a heartbeat is recorded as a span."""
+    return sampled or failed or seconds > NOTABLE
+
+
 def free_slots(facts: Facts, concurrency: int, used: int) -> int:
     """Return how many slots may be filled now: none while draining or in maintenance."""
     if facts.draining or facts.maintenance:
@@ -242,12 +276,16 @@ class Ending:
     error_type: str | None
 
 
-def judge_ending(exit_code: int | None, error: str | None, stopped: str | None, task_state: str | None) -> Ending:
+def judge_ending(
+    exit_code: int | None, error: str | None, stopped: str | None, task_state: str | None, out_of_memory: bool = False
+) -> Ending:
     """Return the ending of a process: ``exit_code`` as of waitpid, None where nobody saw it.
 
-    ``error`` is what the process or its launcher said, ``stopped`` why this daemon ended it, ``task_state`` the
-    state in which Airflow's supervisor left the task, where there is one. A task whose code failed still ends with
-    0: Airflow has been told, so the job succeeded, but the span has not.
+    ``error`` is what the process said of a failure around the task, ``stopped`` why this daemon ended it,
+    ``task_state`` the state in which Airflow's supervisor left the task, where there is one, ``out_of_memory`` whether
+    the kernel has killed for that while the job ran. A task whose code failed still ends with 0: Airflow has been
+    told, so the job succeeded, but the span has not. One that was killed ends with the signal, also when it was the
+    task's process alone: Airflow's supervisor passes that on.
     """
     task_failed = task_state in _TASK_FAILED
     if stopped is not None and (exit_code != 0 or task_failed):
@@ -256,11 +294,19 @@ def judge_ending(exit_code: int | None, error: str | None, stopped: str | None, 
         return Ending(True, 0, None, "failed", "task_failed")
     if exit_code == 0:
         return Ending(True, 0, None, "success", None)
+    if out_of_memory and exit_code in (_SIGKILL, None):
+        text = "The machine, or the container, ran out of memory, and the kernel killed the task's process."
+        return Ending(False, exit_code, text, "killed", "out_of_memory")
     if exit_code is None:
         return Ending(False, None, error or "The task's process ended without a result.", "killed", "result_missing")
     if exit_code < 0:
         text = error or f"The task's process was ended by signal {-exit_code}."
         return Ending(False, exit_code, text, "killed", f"signal_{-exit_code}")
-    return Ending(
-        False, exit_code, error or f"The task's process ended with code {exit_code}.", "failed", "task_failed"
-    )
+    if error is not None:
+        return Ending(False, exit_code, error, "failed", "supervisor_failed")
+    return Ending(False, exit_code, f"The task's process ended with code {exit_code}.", "failed", "task_failed")
+
+
+def rose(before: int | None, after: int | None) -> bool:
+    """Return whether a counter has risen; one that was not read, or began anew, has not."""
+    return before is not None and after is not None and after > before

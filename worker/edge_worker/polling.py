@@ -17,6 +17,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from edge_otel.telemetry import context
+from edge_otel.telemetry.context import Carrier
 from edge_otel.wire import CLAIM_HEADER, ErrorBody, FetchRequest, JobOffer, JobReport, WorkerReply, WorkerReport
 from edge_worker import access
 from edge_worker.faults import REFUSALS, Rewind, Unreachable
@@ -74,6 +75,27 @@ class TokenFile(AuthBase):
         return request
 
 
+def connections(settings: Settings) -> requests.Session:
+    """Return a pool of connections to the central site."""
+    session = requests.Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    adapter = HTTPAdapter(pool_connections=4, pool_maxsize=sum(THREADS.values()))
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    if settings.proxy:
+        # requests prefers the environment's proxies over the session's unless it is told to ignore it.
+        session.trust_env = False
+        session.proxies = {"http": settings.proxy, "https": settings.proxy}
+    if settings.client_cert and settings.client_key:
+        session.cert = (str(settings.client_cert), str(settings.client_key))
+    return session
+
+
+def without_user_info(text: str) -> str:
+    """Return an error's text, which may show the proxy's URL, without the password that may be in it."""
+    return _USER_INFO.sub("//", text)
+
+
 class Polling:
     """The Edge API by v1 calls, for the loop and the log shipper. Every method raises Fault."""
 
@@ -81,29 +103,19 @@ class Polling:
         self._settings = settings
         self._token = token
         self._base = settings.server.rstrip("/")
-        self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=sum(THREADS.values()))
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
-        if settings.proxy:
-            # requests prefers the environment's proxies over the session's unless it is told to ignore it.
-            self._session.trust_env = False
-            self._session.proxies = {"http": settings.proxy, "https": settings.proxy}
-        if settings.client_cert and settings.client_key:
-            self._session.cert = (str(settings.client_cert), str(settings.client_key))
+        self._session = connections(settings)
         self._verify: str | bool = access.authorities(settings) or True
         self._threads = {
             kind: ThreadPoolExecutor(count, thread_name_prefix=f"http-{kind}") for kind, count in THREADS.items()
         }
 
-    async def register(self, report: WorkerReport) -> WorkerReply:
+    async def register(self, report: WorkerReport, carrier: Carrier) -> WorkerReply:
         """Announce this daemon."""
-        return await self._in("worker", lambda: self._worker("POST", report))
+        return await self._in("worker", lambda: self._worker("POST", report, carrier))
 
-    async def beat(self, report: WorkerReport) -> WorkerReply:
+    async def beat(self, report: WorkerReport, carrier: Carrier) -> WorkerReply:
         """Send a heartbeat."""
-        return await self._in("worker", lambda: self._worker("PATCH", report))
+        return await self._in("worker", lambda: self._worker("PATCH", report, carrier))
 
     async def fetch(self, request: FetchRequest) -> JobOffer | None:
         """Return an offer, or None when there is no job for this worker."""
@@ -122,10 +134,10 @@ class Polling:
         path = "v1/jobs/state/" + "/".join(quote(str(part), safe="") for part in key)
         await self._in("jobs", lambda: self._call("PATCH", path, body=report, carrier=ticket.span or None))
 
-    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> int:
-        """Send log bytes from offset ``start``; return the server's cursor. Raises Rewind with it on a gap."""
+    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> tuple[int, int]:
+        """Send log bytes from offset ``start``; return the server's cursor and the status. Raises Rewind on a gap."""
 
-        def call() -> int:
+        def call() -> tuple[int, int]:
             headers = {
                 CLAIM_HEADER: str(ticket.claim),
                 "Content-Range": f"bytes {start}-{start + len(body) - 1}/*",
@@ -137,7 +149,7 @@ class Polling:
             answer = self._call(
                 "PATCH", f"v2/jobs/{ticket.id}/log", data=data, headers=headers, carrier=ticket.span or None
             )
-            return _cursor(answer)
+            return _cursor(answer), answer.status_code
 
         return await self._in("logs", call)
 
@@ -160,9 +172,9 @@ class Polling:
     async def _in(self, kind: str, call: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._threads[kind], call)
 
-    def _worker(self, method: str, report: WorkerReport) -> WorkerReply:
+    def _worker(self, method: str, report: WorkerReport, carrier: Carrier) -> WorkerReply:
         path = f"v1/worker/{quote(self._settings.name, safe='')}"
-        return _decode(WorkerReply, self._call(method, path, body=report))
+        return _decode(WorkerReply, self._call(method, path, body=report, carrier=carrier))
 
     def _call(
         self,
@@ -193,7 +205,7 @@ class Polling:
             detail = error.detail if error else f"{method} {path} was answered {answer.status_code} {answer.reason}"
             if location := answer.headers.get("Location"):
                 detail += f", a redirect to {location}: set --server to the final URL"
-            raise Unreachable(detail, read_retry_after(answer.headers.get("Retry-After")))
+            raise Unreachable(detail, read_retry_after(answer.headers.get("Retry-After")), answer.status_code)
         detail = error.detail if error else answer.reason or ""
         raise REFUSALS[meaning](
             answer.status_code, error.error if error else "", detail, error.error_id if error else ""
@@ -213,8 +225,7 @@ class Polling:
                 allow_redirects=False,
             )
         except (requests.RequestException, OSError, ValueError) as error:
-            # It may show the proxy's URL, which may hold a password.
-            text = _USER_INFO.sub("//", str(error))
+            text = without_user_info(str(error))
             raise Unreachable(f"{method} {self._base}/{path}: {type(error).__name__}: {text}") from None
 
 

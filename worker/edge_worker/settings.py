@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     kill_grace: Annotated[float, Field(ge=0)] = 10
     zygote_idle: Seconds = 300
     maintenance_comment: Comment | None = None
+    outbox_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    """MiB of telemetry on disk."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "text", "json"] = "auto"
 

@@ -1,0 +1,178 @@
+"""Where the site's telemetry goes, signal by signal: the gateway of the Edge API, or a collector of the site's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from edge_otel.wire import WORKER_HEADER
+from edge_worker import access
+from edge_worker.faults import BadSetting
+from edge_worker.otlp import CONTENT_TYPE, SIGNALS, Signal
+from edge_worker.plan import read_retry_after
+from edge_worker.polling import CONNECT_TIMEOUT, TokenFile, connections, without_user_info
+from edge_worker.settings import Settings
+
+READ_TIMEOUT = 40.0
+"""Seconds; longer than the gateway waits for its collector (30 s), else what that took late would be sent twice."""
+
+_PREFIX = "OTEL_EXPORTER_OTLP_"
+
+
+@dataclass(frozen=True)
+class Response:
+    """What became of a request; status None is no answer at all. ``retry_after`` is in seconds."""
+
+    status: int | None
+    detail: str
+    retry_after: float | None = None
+
+
+class Destination(Protocol):
+    """The far end for one signal."""
+
+    @property
+    def central(self) -> bool:
+        """Whether the central side tells if it wants telemetry."""
+
+    def send(self, body: bytes) -> Response:
+        """Send a request, gzipped; blocks, never raises."""
+
+
+class Gateway:
+    """The Edge API."""
+
+    central = True
+
+    def __init__(self, settings: Settings, token: TokenFile, session: requests.Session, signal: Signal) -> None:
+        self._url = f"{settings.server.rstrip('/')}/v2/otlp/v1/{signal}"
+        self._headers = {WORKER_HEADER: settings.name}
+        self._token = token
+        self._session = session
+        self._verify: str | bool = access.authorities(settings) or True
+
+    def send(self, body: bytes) -> Response:
+        """Send a request; once more where the token file holds a new token."""
+        answer = self._post(body)
+        if answer.status in (401, 403) and self._token.refresh():
+            answer = self._post(body)
+        return answer
+
+    def _post(self, body: bytes) -> Response:
+        return post(self._session, self._url, body, self._headers, self._token, self._verify, READ_TIMEOUT)
+
+
+class Collector:
+    """An OTLP/HTTP endpoint as the standard variables describe it. The worker's token never goes there."""
+
+    central = False
+
+    def __init__(self, url: str, signal: Signal, variables: Mapping[str, str]) -> None:
+        def named(name: str) -> str | None:
+            return variables.get(f"{_PREFIX}{signal.upper()}_{name}") or variables.get(_PREFIX + name) or None
+
+        self._url = url
+        self._headers = _headers(named("HEADERS") or "")
+        self._verify: str | bool = _readable("CERTIFICATE", named("CERTIFICATE")) or True
+        self._session = requests.Session()
+        certificate = _readable("CLIENT_CERTIFICATE", named("CLIENT_CERTIFICATE"))
+        key = _readable("CLIENT_KEY", named("CLIENT_KEY"))
+        if certificate:
+            self._session.cert = (certificate, key) if key else certificate
+        try:
+            # In seconds, as the Python SDK reads it.
+            self._timeout = float(named("TIMEOUT") or READ_TIMEOUT)
+        except ValueError:
+            raise BadSetting(f"{_PREFIX}TIMEOUT is not a number of seconds") from None
+
+    def send(self, body: bytes) -> Response:
+        """Send a request."""
+        return post(self._session, self._url, body, self._headers, _NoAuth(), self._verify, self._timeout)
+
+
+class _NoAuth(AuthBase):
+    """Keeps requests from looking for a password in ``.netrc``."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+def destinations(settings: Settings, token: TokenFile, variables: Mapping[str, str]) -> dict[Signal, Destination]:
+    """Return where each signal goes; raises BadSetting where a variable names what cannot be used."""
+    found: dict[Signal, Destination] = {}
+    session = connections(settings)
+    for signal in SIGNALS:
+        url = _endpoint(signal, variables)
+        found[signal] = Collector(url, signal, variables) if url else Gateway(settings, token, session, signal)
+    return found
+
+
+def post(
+    session: requests.Session,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    auth: AuthBase,
+    verify: str | bool,
+    timeout: float,
+) -> Response:
+    """Send a gzipped OTLP request."""
+    what = without_user_info(f"POST {url}")
+    try:
+        answer = session.post(
+            url,
+            data=body,
+            headers={**headers, "Content-Type": CONTENT_TYPE, "Content-Encoding": "gzip"},
+            auth=auth,
+            verify=verify,
+            timeout=(CONNECT_TIMEOUT, timeout),
+            allow_redirects=False,
+        )
+    except (requests.RequestException, OSError, ValueError) as error:
+        return Response(None, f"{what}: {type(error).__name__}: {without_user_info(str(error))}")
+    detail = f"{what} was answered {answer.status_code} {answer.reason}"
+    return Response(answer.status_code, detail, read_retry_after(answer.headers.get("Retry-After")))
+
+
+def _endpoint(signal: Signal, variables: Mapping[str, str]) -> str | None:
+    """Return the URL for a signal that the variables name; None where there is none."""
+    name, whole = f"{_PREFIX}{signal.upper()}_ENDPOINT", True
+    if not variables.get(name):
+        name, whole = f"{_PREFIX}ENDPOINT", False
+    url = variables.get(name, "").strip()
+    if not url:
+        return None
+    for protocol in (f"{_PREFIX}{signal.upper()}_PROTOCOL", f"{_PREFIX}PROTOCOL"):
+        if said := variables.get(protocol):
+            if said != "http/protobuf":
+                raise BadSetting(f"{protocol} is {said}: the worker speaks only http/protobuf, usually at port 4318")
+            break
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise BadSetting(f"{name} is not a full URL such as http://127.0.0.1:4318")
+    return url if whole else f"{url.rstrip('/')}/v1/{signal}"
+
+
+def _headers(text: str) -> dict[str, str]:
+    """Return the headers in ``a=b,c=d``, values URL-encoded."""
+    pairs = (part.partition("=") for part in text.split(",") if "=" in part)
+    return {name.strip(): unquote(value.strip()) for name, _, value in pairs if name.strip()}
+
+
+def _readable(name: str, path: str | None) -> str | None:
+    if path is not None:
+        try:
+            with open(path, "rb"):  # noqa: PTH123 - the variable is a string, and requests wants one
+                pass
+        except OSError as error:
+            raise BadSetting(f"{_PREFIX}{name}: cannot read {path}: {error.strerror}") from None
+    return path
