@@ -119,6 +119,8 @@ class WorkerReply(BaseModel):
     last_update: datetime
     queues: list[str] | None = None
     maintenance_comments: str | None = None
+    maintenance_origin: str | None = None
+    """Who wants the maintenance: ``admin``, or what the worker said."""
     concurrency: int | None = None
     """Set by an administrator; None leaves the worker its own value."""
     versions_match: bool = False

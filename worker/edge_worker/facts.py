@@ -42,7 +42,7 @@ def load(path: str) -> Callable[[], Any]:
         raise BadSetting(f"--facts-function: {path!r} is not module:function")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 what the user's module raises
         raise BadSetting(f"--facts-function: cannot import {path}: {type(error).__name__}: {error}") from None
     if not callable(function):
         raise BadSetting(f"--facts-function: {path} is not a function")
@@ -77,22 +77,21 @@ def usable(told: object) -> tuple[dict[str, Fact], list[str]]:
 class UserFacts:
     """Calls the function again and again, in a thread, never twice at once, and keeps what it told last."""
 
-    def __init__(self, path: str, interval: Callable[[], float], changed: Callable[[], None]) -> None:
-        """``interval`` returns seconds; ``changed`` is called when the function's ``status`` has changed."""
+    def __init__(self, path: str) -> None:
+        """Import the function. Raises BadSetting."""
         self.path = path
         self._function = load(path)
-        self._interval = interval
-        self._changed = changed
         self._facts: dict[str, Fact] | None = None
-        self._at = 0.0
+        self._good_until = 0.0
         self._trouble = ""
 
     def latest(self, now: float) -> dict[str, Fact] | None:
         """Return the latest facts; None before the first and once they are too old. ``now``: the monotonic clock."""
-        return self._facts if now - self._at <= KEPT * self._interval() + WITHIN else None
+        return self._facts if now <= self._good_until else None
 
-    async def run(self) -> None:
-        """Call the function until cancelled."""
+    async def run(self, interval: Callable[[], float], changed: Callable[[], None]) -> None:
+        """Call the function until cancelled, every ``interval()`` seconds. ``changed`` is called when what it says of
+        the health has changed."""
         while True:
             called = self._start()
             try:
@@ -104,10 +103,10 @@ class UserFacts:
             self._complain(wrong)
             if facts or not wrong:
                 news = self._facts is None or facts.get("status") != self._facts.get("status")
-                self._facts, self._at = facts, time.monotonic()
+                self._facts, self._good_until = facts, time.monotonic() + KEPT * interval() + WITHIN
                 if news:
-                    self._changed()
-            await asyncio.sleep(self._interval())
+                    changed()
+            await asyncio.sleep(interval())
 
     def _start(self) -> asyncio.Future[tuple[dict[str, Fact], list[str]]]:
         """Call the function in a thread of its own, which nobody waits for at the end: it may hang for ever."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import platform
 import subprocess
@@ -14,9 +13,6 @@ import psutil
 
 from edge_otel import __version__
 from edge_worker.faults import BadSetting
-
-HEALTHY = logging.INFO
-"""The ``status`` of a worker that has nothing to complain about; the scale is that of logging levels."""
 
 PROBE_WITHIN = 30.0
 """Seconds for an interpreter to start and tell its versions."""
@@ -79,7 +75,6 @@ class Host:
         memory = psutil.virtual_memory()
         found: dict[str, str | int | float] = {
             **self._fixed,
-            "status": HEALTHY,
             "cpu_percent": psutil.cpu_percent(),
             "memory_percent": memory.percent,
             "memory_total": memory.total,

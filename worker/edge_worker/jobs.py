@@ -74,6 +74,16 @@ class Job:
         """Whether it is this worker's to run, and has not been seen to end."""
         return self.active and self.ticket.confirmed_at > 0
 
+    @property
+    def process(self) -> Started | None:
+        """The process that runs it."""
+        return self._process
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of its log that the server does not have yet."""
+        return self._shipper.backlog
+
     def stop(self, reason: str) -> None:
         """Ask the process to end; ``reason`` becomes the job's error."""
         if self.active and self._stopped is None:

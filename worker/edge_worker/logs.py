@@ -51,6 +51,11 @@ class LogShipper:
         self._length = length
         self._ended.set()
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that the server does not have yet."""
+        return max(0, (_size(self._path) if self._length is None else self._length) - self._offset)
+
     async def ship(self, resume: bool = False) -> None:
         """Return when all is stored, or when the server will never take it. Raises Stale.
 

@@ -131,6 +131,7 @@ class Loop:
         failures = 0
         while not station.replaced:
             known = station.registered.is_set()
+            station.look()
             # A worker in maintenance says so from the first word, else the server would take it out of it.
             state = observe(station.facts) if self._met or station.maintenance else WorkerState.STARTING
             report = station.report(state)
@@ -177,6 +178,7 @@ class Loop:
 
     def _heed(self, known: bool, reported: WorkerState, reply: WorkerReply) -> None:
         station = self._station
+        station.compare_clocks(time.time(), reply.last_update)
         station.hear(reported, reply)
         station.carried(self._transport.using)
         if not known:

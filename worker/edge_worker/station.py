@@ -13,11 +13,12 @@ from edge_otel.state import Facts, WorkerState, observe
 from edge_otel.wire import FetchRequest, WorkerReply, WorkerReport, WorkerSettings
 from edge_worker import plan
 from edge_worker.environment import EXECUTION_API_URL
-from edge_worker.host import Host
+from edge_worker.health import Act
 from edge_worker.jobs import Job
 from edge_worker.journal import Journal, Maintenance
 from edge_worker.outbox import Outbox
 from edge_worker.settings import Pace, Settings, execution_api_url, pace
+from edge_worker.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Station:
     """One daemon's knowledge. Only its event loop's thread touches it."""
 
     def __init__(
-        self, settings: Settings, host: Host, journal: Journal, task_env: dict[str, str], outbox: Outbox
+        self, settings: Settings, watch: Watch, journal: Journal, task_env: dict[str, str], outbox: Outbox
     ) -> None:
         self.settings = settings
         self.outbox = outbox
@@ -56,7 +57,10 @@ class Station:
         self.transport_since = time.time()
         """Seconds since the epoch."""
         self._told: WorkerSettings | None = None
-        self._host = host
+        self._reported_at = 0.0
+        self.clock_skew: float | None = None
+        """Seconds that this machine's clock is ahead of the server's."""
+        self.watch = watch
         self._journal = journal
         self._task_env = task_env
         self.maintenance = journal.maintenance()
@@ -86,9 +90,23 @@ class Station:
         told = self._task_env.get(EXECUTION_API_URL) or (self._told.execution_api_url if self._told else None)
         return execution_api_url(self.settings, told)
 
+    @property
+    def log_backlog(self) -> int:
+        """Bytes of task log that the server does not have yet."""
+        return sum(job.backlog for job in self.jobs.values())
+
+    def look(self) -> None:
+        """Look at host and health anew: before each report. Automatic maintenance begins and ends here."""
+        act = self.watch.look(time.monotonic(), self.maintenance.origin if self.maintenance else None)
+        if act is Act.BEGIN:
+            self.maintain(Maintenance(self.watch.health.reason[:1024], "automatic"))
+        elif act is Act.END:
+            self.maintain(None, by_person=False)
+
     def report(self, state: WorkerState | None = None) -> WorkerReport:
         """Return a report of the facts, or of ``state``."""
         facts = self.facts
+        self._reported_at = time.time()
         jobs = [
             {"id": id_, "claim": claim, "slots": job.ticket.slots if job.active else 0}
             for (id_, claim), job in self.jobs.items()
@@ -101,9 +119,13 @@ class Station:
                 "jobs_active": facts.jobs,
                 "queues": self.queues,
                 "sysinfo": {
-                    **self._host.facts(),
+                    **self.watch.facts,
                     "concurrency": self.concurrency,
                     "free_concurrency": self.free,
+                    "log_backlog": self.log_backlog,
+                    "outbox_size": self.outbox.size,
+                    "outbox_dropped": sum(self.outbox.dropped.values()),
+                    **({} if self.clock_skew is None else {"clock_skew": round(self.clock_skew, 3)}),
                 },
                 "maintenance_comments": self.maintenance.comment if self.maintenance else None,
                 "maintenance_origin": self.maintenance.origin if self.maintenance and local else None,
@@ -130,9 +152,6 @@ class Station:
         before = self.facts
         self.last_contact = time.time()
         if reply.settings is not None:
-            skew = (datetime.now(UTC) - reply.settings.server_time).total_seconds()
-            if abs(skew) > SKEW and self._told is None:
-                log.warning("the clock is %.0f s %s the server's", abs(skew), "ahead of" if skew > 0 else "behind")
             self._told = reply.settings
         # A server that tells no settings has no gateway either.
         self.outbox.told(self._told is not None and self._told.otlp)
@@ -149,17 +168,31 @@ class Station:
             self.maintain(Maintenance(reply.maintenance_comments or "", "admin"))
         elif before.maintenance and not facts.maintenance:
             self.maintain(None)
-        elif self.maintenance and reply.maintenance_comments not in (None, self.maintenance.comment):
-            self.maintain(replace(self.maintenance, comment=reply.maintenance_comments or ""))
+        elif self.maintenance:
+            self._adopt(self.maintenance, reply)
         if facts.draining and not before.draining:
             self.drain("asked to by the server")
+
+    def compare_clocks(self, now: float, theirs: datetime) -> None:
+        """Heed the server's time in the answer to the latest report, which came ``now`` (seconds since the epoch)."""
+        skew = (self._reported_at + now) / 2 - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)).timestamp()
+        if abs(skew) > SKEW and abs(self.clock_skew or 0) <= SKEW:
+            log.warning("the clock is %.0f s %s the server's", abs(skew), "ahead of" if skew > 0 else "behind")
+        self.clock_skew = skew
 
     def carried(self, transport: str | None) -> None:
         """Note the transport in use."""
         if transport != self.transport:
             self.transport, self.transport_since = transport, time.time()
 
-    def maintain(self, maintenance: Maintenance | None) -> None:
+    def _adopt(self, maintenance: Maintenance, reply: WorkerReply) -> None:
+        """Take over what an administrator has said about a maintenance that was on: then it is theirs to end."""
+        comment = reply.maintenance_comments if reply.maintenance_comments is not None else maintenance.comment
+        origin = "admin" if reply.maintenance_origin == "admin" else maintenance.origin
+        if (comment, origin) != (maintenance.comment, maintenance.origin):
+            self.maintain(replace(maintenance, comment=comment, origin=origin))
+
+    def maintain(self, maintenance: Maintenance | None, by_person: bool = True) -> None:
         """Enter maintenance, or end it with None; remembered over restarts."""
         changed = (maintenance is None) != (self.maintenance is None)
         if maintenance is not None:
@@ -167,6 +200,8 @@ class Station:
                 log.info("maintenance begins (%s): %s", maintenance.origin, maintenance.comment)
         elif changed:
             log.info("maintenance ends")
+            if by_person:
+                self.watch.excuse()
         self.maintenance = maintenance
         try:
             self._journal.remember(maintenance)

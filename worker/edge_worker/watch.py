@@ -1,0 +1,69 @@
+"""The worker's eye on itself: what it reports of its host, its health, and the automatic maintenance that follows."""
+
+from __future__ import annotations
+
+import logging
+
+from edge_worker.facts import Fact, UserFacts
+from edge_worker.health import INFO, Act, Health, Rules, Thresholds, decide, judge, read_status
+from edge_worker.host import Host
+from edge_worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+NAME = "excused"
+"""File in the state folder that is there while automatic maintenance may not begin."""
+
+
+class Watch:
+    """Looks, and judges what it has seen. Only the event loop's thread touches it."""
+
+    def __init__(self, settings: Settings, host: Host, users: UserFacts | None) -> None:
+        self.health = Health()
+        self.facts: dict[str, Fact] = {}
+        """As of the last look, the user's among them."""
+        self._host = host
+        self._users = users
+        self._thresholds = (
+            Thresholds(settings.disk_warning, settings.disk_error),
+            Thresholds(settings.memory_warning, settings.memory_error),
+        )
+        self._rules = Rules.named(settings.automatic_maintenance_on, settings.automatic_maintenance_exit)
+        self._folder = settings.state_dir
+        self._excused = (self._folder / NAME).exists()
+
+    def look(self, now: float, origin: str | None) -> Act:
+        """Look at everything and return what automatic maintenance does; ``now`` is that of the monotonic clock,
+        ``origin`` that of the maintenance that is on."""
+        host = self._host.facts()
+        users = self.users(now)
+        told: tuple[int | None, str] | None = None
+        if self._users is not None:
+            level = None if users is None else read_status(users["status"]) if "status" in users else INFO
+            told = level, str((users or {}).get("status_text", f"the status that {self._users.path} tells"))
+        before, disk, memory = self.health, host.get("disk_percent"), host.get("memory_percent")
+        percents = (float(disk) if disk is not None else None, float(memory) if memory is not None else None)
+        self.health = judge(before, percents, self._thresholds, str(self._folder), told)
+        if self.health.level != before.level:
+            log.log(max(self.health.level, before.level), "health: %s", self.health.reason or "good again")
+        self.facts = {**(users or {}), **host, "status": self.health.level}
+        act, excused = decide(self._rules, self.health, origin, self._excused)
+        self._remember(excused)
+        return act
+
+    def users(self, now: float) -> dict[str, Fact] | None:
+        """Return what the user's function told; None while that is not known, empty without a function."""
+        return self._users.latest(now) if self._users is not None else {}
+
+    def excuse(self) -> None:
+        """Heed that a person has ended a maintenance."""
+        self._remember(True)
+
+    def _remember(self, excused: bool) -> None:
+        if excused == self._excused:
+            return
+        self._excused = excused
+        try:
+            (self._folder / NAME).touch() if excused else (self._folder / NAME).unlink(missing_ok=True)
+        except OSError as error:
+            log.error("cannot remember who ended maintenance: %s", error)  # noqa: TRY400
