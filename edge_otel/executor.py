@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ from edge_otel.models.tables import Job
 from edge_otel.reconcile import RunningJob, outcome, silent_since
 from edge_otel.settings import Settings
 from edge_otel.state import FINISHED, GONE, JobState, WorkerState
+from edge_otel.telemetry import central, central_spans
+from edge_otel.telemetry.spans import Finished
 from edge_otel.workload import MAX_WORKLOAD, job_of
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ class EdgeExecutor(BaseExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._settings = Settings.read(self.conf)
+        self._spans = central.recorder("edge-executor", central.collector(self._settings, os.environ))
         self._tracked: dict[str, _Tracked] = {}
         self._seen_until: datetime | None = None
         self._cared_at: datetime | None = None
@@ -67,6 +71,8 @@ class EdgeExecutor(BaseExecutor):
         with new_session() as session:
             check_migrated(session)
             callbacks = jobs.callbacks(session, self.team_name)
+        # Now rather than with the first task.
+        self._spans.load()
         # Airflow hands the tasks of a dead scheduler over, but not its callbacks.
         for row in callbacks:
             key = CallbackKey(row.id)
@@ -86,6 +92,7 @@ class EdgeExecutor(BaseExecutor):
         jobs.queue(session, job, now)
         self._track(job.id, workload.key, now)
         self._queue_of(workload.key)[workload.key] = workload
+        self._spans.record(central_spans.sent(job, now, datetime.now(UTC)))
 
     def trigger_tasks(self, open_slots: int) -> None:
         """Do nothing: workers take the jobs, in the order of the table."""
@@ -147,22 +154,26 @@ class EdgeExecutor(BaseExecutor):
         """Care in a transaction of its own; what the database cannot do now must not end the scheduler."""
         try:
             with hasty_session() as session:
-                self._care(session, now)
+                orphans = self._care(session, now)
         except DatabaseFailure as failure:
             if not passing(failure):
                 raise
             self.log.warning("The care for jobs and workers failed, and is tried again: %s", failure)
+            return
+        for orphan in orphans:
+            self._spans.record(orphan)
 
-    def _care(self, session: Session, now: datetime) -> None:
+    def _care(self, session: Session, now: datetime) -> list[Finished]:
         """Settle what nobody reports: silent workers, offers not accepted, jobs of dead workers, old rows."""
         settings = self._settings
         for name in workers.expire_silent(session, settings.heartbeat_interval, now):
             self.log.warning("Worker %s has been silent for too long and counts as gone.", name)
         if returned := upkeep.return_expired_offers(session, self.team_name, now):
             self.log.warning("%d jobs were offered and not accepted in time: back in the queue.", returned)
-        self._settle_unreported(session, now)
+        orphans = self._settle_unreported(session, now)
         self._purge(session, now)
         workers.purge_events(session, now - timedelta(days=settings.worker_event_retention_days))
+        return orphans
 
     def _purge(self, session: Session, now: datetime) -> None:
         settings = self._settings
@@ -177,10 +188,12 @@ class EdgeExecutor(BaseExecutor):
         upkeep.keep(session, kept, now)
         upkeep.delete_finished(session, [job_id for job_id in old if job_id not in kept])
 
-    def _settle_unreported(self, session: Session, now: datetime) -> None:
+    def _settle_unreported(self, session: Session, now: datetime) -> list[Finished]:
+        """End the jobs that nobody will report, and return their spans, which count once this is committed."""
         quiet_since = silent_since(now, self._settings.heartbeat_interval)
         unreported = upkeep.running_unreported(session, self.team_name, quiet_since)
         tasks = task_instances.states(session, [job.id for job in unreported if job.kind == "task"])
+        orphans = []
         for job in unreported:
             task_state, task_ended_at = tasks.get(job.id, (None, None))
             worker_gone = job.worker_state is None or WorkerState(job.worker_state) in GONE
@@ -192,8 +205,11 @@ class EdgeExecutor(BaseExecutor):
             if state is None:
                 continue
             why = f"The edge worker did not report the end of this job; Airflow says: {task_state or 'gone'}."
-            if upkeep.settle(session, job.id, job.claim, state, why, now):
+            if settled := upkeep.settle(session, job.id, job.claim, state, why, now):
                 self.log.warning("Job %s settled as %s. %s", job.id, state, why)
+                reason = "worker_gone" if worker_gone else "not_reported"
+                orphans.append(central_spans.orphaned(settled, reason, now, why))
+        return orphans
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Take a task out of the job table; a worker that has it learns that its claim is stale."""
@@ -240,9 +256,11 @@ class EdgeExecutor(BaseExecutor):
 
     def end(self) -> None:
         """Leave the jobs to the workers and to the next scheduler."""
+        self._spans.close()
 
     def terminate(self) -> None:
         """Leave the jobs to the workers and to the next scheduler."""
+        self._spans.close()
 
     @staticmethod
     def get_cli_commands() -> list[Any]:

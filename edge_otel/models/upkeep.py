@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
@@ -30,6 +30,25 @@ class UnreportedJob(NamedTuple):
     claim: int
     changed_at: datetime
     worker_state: str | None
+
+
+class SettledJob(NamedTuple):
+    """A job that was ended in its worker's place, as it was before; the names are those of the table."""
+
+    id: str
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int
+    try_number: int
+    queue: str
+    carrier: dict[str, Any]
+    claim: int
+    worker: str | None
+    changed_at: datetime
+
+
+_SETTLED = tuple(getattr(Job, name) for name in SettledJob._fields)
 
 
 def return_expired_offers(session: Session, team: str | None, now: datetime) -> int:
@@ -80,14 +99,17 @@ def running_unreported(session: Session, team: str | None, quiet_since: datetime
     return [UnreportedJob(*row) for row in session.execute(query)]
 
 
-def settle(session: Session, job_id: str, claim: int, state: JobState, error: str, now: datetime) -> bool:
-    """End a running job in its worker's place; return False if it changed meanwhile, or is changing now."""
-    found = _unlocked(session, Job.id == job_id, Job.claim == claim, Job.state == JobState.RUNNING)
-    if found:
-        ended = update(Job).where(Job.id == job_id).values(state=state, ended_at=now, changed_at=now, error=error)
-        session.execute(ended.execution_options(synchronize_session=False))
-        _announce_holder(session, job_id)
-    return bool(found)
+def settle(session: Session, job_id: str, claim: int, state: JobState, error: str, now: datetime) -> SettledJob | None:
+    """End a running job in its worker's place, and return it; None if it changed meanwhile, or is changing now."""
+    prepare_lock(session, Job)
+    query = select(*_SETTLED).where(Job.id == job_id, Job.claim == claim, Job.state == JobState.RUNNING)
+    found = session.execute(query.with_for_update(skip_locked=True)).first()
+    if found is None:
+        return None
+    ended = update(Job).where(Job.id == job_id).values(state=state, ended_at=now, changed_at=now, error=error)
+    session.execute(ended.execution_options(synchronize_session=False))
+    _announce_holder(session, job_id)
+    return SettledJob(*found)
 
 
 def withdraw(session: Session, job_id: str, now: datetime) -> None:
