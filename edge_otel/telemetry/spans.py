@@ -73,6 +73,11 @@ class Recorder:
         """Whether spans go anywhere."""
         return self._exporter is not None
 
+    @property
+    def loaded(self) -> bool:
+        """Whether recording takes no time."""
+        return self._processor is not None
+
     def load(self) -> None:
         """Load the SDK and start the thread that exports: a tenth of a second, or more on a slow disk."""
         with self._lock:
@@ -94,6 +99,11 @@ class Recorder:
             self._processor.on_end(self._readable(span))
         except Exception:
             log.exception("A span %r is lost.", span.span.operation)
+
+    def flush(self) -> None:
+        """Hand everything to the exporter before this returns; as slow as that is."""
+        if self._processor is not None:
+            self._processor.force_flush()
 
     def close(self) -> None:
         """Send what is left, for a bounded time."""

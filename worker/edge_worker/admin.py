@@ -82,9 +82,9 @@ def perform(station: Station, request: Any) -> dict[str, Any]:
         case {"do": "maintenance", "on": False}:
             station.maintain(None)
         case {"do": "drain"}:
-            station.drain("asked to on this machine")
+            station.drain("asked to on this machine", "local")
         case {"do": "stop"}:
-            station.drain("stopped on this machine", at_once=True)
+            station.drain("stopped on this machine", "local", at_once=True)
         case _:
             return {"error": "this daemon does not know the request; is it older than the command?"}
     return status(station)

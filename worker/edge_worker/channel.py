@@ -35,6 +35,7 @@ from edge_otel.messages import (
 )
 from edge_otel.state import WorkerState
 from edge_otel.telemetry import context
+from edge_otel.telemetry.context import Carrier
 from edge_otel.wire import JobReport, WorkerReply, WorkerReport
 from edge_worker import faults
 from edge_worker.faults import REFUSALS, Disconnected, Fault, Unreachable
@@ -64,27 +65,27 @@ FromServer = Welcome | HeartbeatAck | Changed | Offer | Confirmed | StateAck | S
 
 
 async def open_channel(
-    settings: Settings, token: TokenFile, report: WorkerReport, inbox: asyncio.Queue[Received]
+    settings: Settings, token: TokenFile, report: WorkerReport, carrier: Carrier, inbox: asyncio.Queue[Received]
 ) -> tuple[Channel, WorkerReply]:
     """Register by a new channel; return it and the server's answer. What comes unasked goes to ``inbox``.
 
     Raises Fault. A token that is refused is looked for once more in its file.
     """
     try:
-        return await _open(settings, token, report, inbox)
+        return await _open(settings, token, report, carrier, inbox)
     except faults.NotAllowed:
         if not token.refresh():
             raise
-        return await _open(settings, token, report, inbox)
+        return await _open(settings, token, report, carrier, inbox)
 
 
 async def _open(
-    settings: Settings, token: TokenFile, report: WorkerReport, inbox: asyncio.Queue[Received]
+    settings: Settings, token: TokenFile, report: WorkerReport, carrier: Carrier, inbox: asyncio.Queue[Received]
 ) -> tuple[Channel, WorkerReply]:
     socket = await dial(settings, token)
     channel = Channel(socket, inbox, report.state)
     try:
-        hello = Hello.model_validate({**report.model_dump(), "name": settings.name, **context.new_root()})
+        hello = Hello.model_validate({**report.model_dump(), "name": settings.name, **carrier})
         async with asyncio.timeout(ANSWER_WITHIN):
             await socket.send(encode(hello))
             while not isinstance(answer := channel.heed(await socket.recv(decode=False)), Welcome):
@@ -119,13 +120,13 @@ class Channel:
         """Begin to read, after the welcome."""
         self._reader = asyncio.create_task(self._read(), name="channel")
 
-    async def beat(self, report: WorkerReport) -> WorkerReply:
+    async def beat(self, report: WorkerReport, carrier: Carrier) -> WorkerReply:
         """Send a heartbeat and return its answer. Raises Disconnected or Replaced."""
         self._seq += 1
         self._reported[self._seq] = report.state
         if len(self._reported) > KEPT:
             del self._reported[min(self._reported)]
-        message = Heartbeat.model_validate({**report.model_dump(), "seq": self._seq, **context.new_root()})
+        message = Heartbeat.model_validate({**report.model_dump(), "seq": self._seq, **carrier})
         try:
             reply: HeartbeatAck = await self._ask(("heartbeat", self._seq), message)
         except Unreachable as fault:
@@ -191,7 +192,7 @@ class Channel:
             case Stale():
                 self._stale(message)
             case Cancel():
-                self._inbox.put_nowait(Revoked(str(message.id), message.claim, message.reason or "cancelled"))
+                self._inbox.put_nowait(Revoked(str(message.id), message.claim, message.reason or "cancelled", True))
             case Offer():
                 self._inbox.put_nowait(message)
             case Changed():

@@ -16,7 +16,6 @@ from edge_otel.telemetry.spans import Recorder, resource
 from edge_worker import admin, daemonlog, environment
 from edge_worker.destination import destinations
 from edge_worker.facts import UserFacts
-from edge_worker.facts import UserFacts
 from edge_worker.faults import BadSetting
 from edge_worker.host import Host, TaskInterpreter
 from edge_worker.journal import Journal
@@ -29,7 +28,6 @@ from edge_worker.settings import Settings
 from edge_worker.site import Site
 from edge_worker.spans import Spans
 from edge_worker.station import Station
-from edge_worker.watch import Watch
 from edge_worker.watch import Watch
 
 if TYPE_CHECKING:
@@ -75,10 +73,6 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
         kill_grace=settings.kill_grace,
         changed=station.changed,
     )
-    background = []
-    if users is not None:
-        asking = users.run(lambda: station.pace().telemetry_interval, station.news.set)
-        background.append(asyncio.create_task(asking, name="facts"))
     background = []
     if users is not None:
         asking = users.run(lambda: station.pace().telemetry_interval, station.news.set)
@@ -136,7 +130,7 @@ def heed_signals(station: Station) -> None:
     """Drain on the first SIGTERM or SIGINT, stop the jobs on the second."""
 
     def heed(name: str) -> None:
-        station.drain(f"{name} was received", at_once=station.departure is not None)
+        station.drain(f"{name} was received", "signal", at_once=station.departure is not None)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
 from edge_worker.plan import Answer
+
+_BETWEEN_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class Fault(Exception):
     """A call did not bring what it was made for."""
 
+    @property
+    def kind(self) -> str:
+        """What it is, for ``error.type``: few different values."""
+        return _BETWEEN_WORDS.sub("_", type(self).__name__).lower()
+
 
 class Unreachable(Fault):
     """No usable answer: the network, a proxy or the server failed. The same call may work later.
 
-    ``retry_after`` is what the server asked for, in seconds.
+    ``retry_after`` is what the server asked for, in seconds; ``status`` that of an answer which was none.
     """
 
-    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+    def __init__(self, detail: str, retry_after: float | None = None, status: int | None = None) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.status = status
 
 
 class Disconnected(Unreachable):
@@ -70,6 +80,8 @@ REFUSALS = {
 
 class Rewind(Fault):
     """The server knows fewer bytes of a log than were presumed: go on from ``cursor``."""
+
+    status = 416
 
     def __init__(self, cursor: int) -> None:
         super().__init__(f"the server has {cursor} bytes")

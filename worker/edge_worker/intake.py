@@ -13,10 +13,11 @@ from edge_otel.telemetry import context
 from edge_otel.wire import FetchRequest, JobOffer, JobReport
 from edge_worker import plan, spans
 from edge_worker.faults import Fault, Forgotten, NotAllowed, Replaced, Unreachable
-from edge_worker.jobs import Job, JobTransport, Site
+from edge_worker.jobs import Job
 from edge_worker.journal import Journal, Ticket
 from edge_worker.patience import pause, wait
 from edge_worker.received import Received, Revoked, Wish
+from edge_worker.site import JobTransport, Site
 from edge_worker.station import Station
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Intake:
                 case Revoked() as revoked:
                     job = station.jobs.get((revoked.id, revoked.claim))
                     if job is not None:
-                        job.revoke(revoked.reason)
+                        job.revoke(revoked.reason, revoked.cancelled)
                 case _:
                     # The heartbeat finds out what has become of the channel.
                     station.news.set()

@@ -5,52 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from edge_otel.wire import JobReport
-from edge_worker import logs, processes
-from edge_worker.environment import for_job
+from edge_worker import logs, oom, processes, starting, subject
 from edge_worker.faults import LaunchFailed, Refused, Stale
 from edge_worker.journal import JobFolder, Result, Started, Ticket, Verdict
-from edge_worker.launch import Launcher
-from edge_worker.logs import LogShipper, LogTransport
+from edge_worker.logs import LogShipper
 from edge_worker.patience import persist
-from edge_worker.plan import Ending, Readopted, judge_ending
-from edge_worker.settings import Pace
-from edge_worker.spans import Spans
+from edge_worker.plan import Ending, Readopted, judge_ending, rose
+from edge_worker.site import Site
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 2
-"""Launches of a job before it is reported failed."""
+STALE = "stale"
+"""Outcome of a job that is not this worker's any more."""
+
+CANCELLED = "Cancelled"
 
 RESULT_WITHIN = 5.0
 """Seconds in which whoever reaps a dead process has written its result."""
-
-
-class JobTransport(LogTransport, Protocol):
-    """What a job needs of the wire."""
-
-    async def report(self, ticket: Ticket, state: str, report: JobReport) -> None:
-        """Tell the job's state. Raises Fault."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """What all jobs share."""
-
-    worker: str
-    transport: JobTransport
-    launcher: Launcher
-    spans: Spans
-    pace: Callable[[], Pace]
-    execution_api_url: Callable[[], str]
-    task_env: dict[str, str]
-    kill_grace: float
-    changed: Callable[[], None]
-    """Called when the job's slot, or its need to be reported, has changed."""
 
 
 class Job:
@@ -66,8 +41,8 @@ class Job:
         self._process: Started | None = None
         self._stopped: str | None = None
         self._verdict: Verdict | None = None
-        self._revoked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._shipper = LogShipper(site.transport, site.pace, ticket, folder.log_file(ticket))
+        self._revoked: asyncio.Future[Stale] = asyncio.get_running_loop().create_future()
+        self._shipper = LogShipper(site.transport, site.pace, site.spans, ticket, folder.log_file(ticket))
 
     @property
     def running(self) -> bool:
@@ -92,14 +67,14 @@ class Job:
             if self._process is not None:
                 processes.terminate(self._process)
 
-    def revoke(self, reason: str) -> None:
+    def revoke(self, reason: str, cancelled: bool) -> None:
         """Have the process stopped and nothing reported: the job is not this worker's any more.
 
         One that has ended goes on: its report is answered, and the log may be wanted. So does one that was not
         confirmed: its acceptance is answered.
         """
         if self.running and not self._revoked.done():
-            self._revoked.set_result(reason)
+            self._revoked.set_result(Stale(409, CANCELLED if cancelled else "StaleClaim", reason))
 
     def kill(self) -> None:
         """Kill what is left of the job."""
@@ -109,15 +84,22 @@ class Job:
 
     async def run(self, how: Readopted = Readopted.ACCEPT) -> None:
         """Do all that is left to do for the job; cancelling leaves it to the next daemon."""
+        subject.is_job(self.ticket)
         try:
+            if (verdict := self._folder.verdict()) is not None and verdict.outcome == STALE:
+                self._process = self._folder.started()
+                await self._abandon(verdict)
+                return
             if how is Readopted.ACCEPT:
                 if not await self._accept():
                     self._folder.remove()
                     return
                 try:
                     self._folder.save(self.ticket)
-                    await self._launch()
-                except OSError as error:
+                    self._process = await starting.start(self._site, self._folder, self.ticket)
+                    if self._stopped is not None:
+                        processes.kill(self._process)
+                except (LaunchFailed, OSError) as error:
                     await self._give_up(f"The task could not be started: {error}")
             elif how is Readopted.WATCH:
                 self._process = self._folder.started()
@@ -126,7 +108,11 @@ class Job:
             self._folder.remove()
         except Stale as stale:
             log.warning("job %s: not ours any more: %s", self.ticket.id, stale)
-            await self._abandon()
+            why = "cancelled" if stale.error == CANCELLED else "stale_claim"
+            verdict = Verdict(False, None, stale.detail, 0, "", time.time(), True, outcome=STALE, error_type=why)
+            if self.ticket.confirmed_at:
+                self._save(verdict)
+            await self._abandon(verdict)
         finally:
             self.active = False
             self._site.changed()
@@ -140,33 +126,8 @@ class Job:
             log.warning("job %s: not started: %s", self.ticket.id, refusal)
             self.unreported = False
             return False
-        self.ticket = replace(self.ticket, confirmed_at=time.time())
+        self.ticket = replace(self.ticket, confirmed_at=time.time(), oom_kills=oom.kills())
         return True
-
-    async def _launch(self) -> None:
-        url = self._site.execution_api_url()
-        log_file = self._folder.log_file(self.ticket)
-        self._folder.order(
-            {
-                "worker": self._site.worker,
-                "server": url,
-                "env": for_job(self._site.task_env, self._folder.logs, url),
-                "log_file": str(log_file) if log_file else None,
-            }
-        )
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                self._process = await self._site.launcher.launch(self._folder)
-            except LaunchFailed as failure:
-                log.warning("job %s: launch %d of %d failed: %s", self.ticket.id, attempt, ATTEMPTS, failure)
-                self._process = self._folder.started()
-                error = f"The task could not be started: {failure}"
-            if self._process is not None:
-                log.info("job %s: started, pid %d", self.ticket.id, self._process.pid)
-                if self._stopped is not None:
-                    processes.kill(self._process)
-                return
-        await self._give_up(error)
 
     async def _give_up(self, error: str) -> None:
         """End a job that never ran."""
@@ -181,7 +142,7 @@ class Job:
             first: set[asyncio.Future[Any]] = {shipping, watching, self._revoked}
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if not watching.done() and self._revoked.done():
-                raise Stale(409, "StaleClaim", self._revoked.result())
+                raise self._revoked.result()
             if not watching.done() and shipping.done() and isinstance(shipping.exception(), Stale):
                 await shipping
             verdict = await watching
@@ -196,7 +157,7 @@ class Job:
     async def _watch(self) -> Verdict:
         verdict = self._verdict or self._folder.verdict()
         if verdict is not None:
-            return verdict
+            return await self._record(verdict)
         code: int | None = None
         while (process := self._process) is not None:
             code = await processes.ended(process)
@@ -207,13 +168,17 @@ class Job:
         if result is not None:
             code = result.exit_code
         ending = judge_ending(
-            code, result.error if result else None, self._stopped, result.task_state if result else None
+            code,
+            result.error if result else None,
+            self._stopped,
+            result.task_state if result else None,
+            rose(self.ticket.oom_kills, oom.kills()),
         )
         if process is not None and ending.outcome == "killed":
             # Without its supervisor a task would go on unseen, beside the next try of it.
             processes.kill(process)
             await asyncio.to_thread(self._note, ending)
-        return await self._conclude(ending, result.time if result else None)
+        return await self._conclude(ending, result)
 
     async def _result(self) -> Result | None:
         """Return the process's result; one who was killed is judged by its parent, a moment later."""
@@ -237,11 +202,22 @@ class Job:
             lines += logs.tail(self._folder.path / "output")
         logs.append(path, lines)
 
-    async def _conclude(self, ending: Ending, ended_at: float | None = None) -> Verdict:
+    async def _conclude(self, ending: Ending, result: Result | None = None) -> Verdict:
         """Measure the log and write down how the job ended."""
         length, digest = await asyncio.to_thread(logs.measure, self._folder.log_file(self.ticket))
         error = ending.error[:4000] if ending.error else None
-        verdict = Verdict(ending.succeeded, ending.exit_code, error, length, digest, ended_at or time.time())
+        verdict = Verdict(
+            ending.succeeded,
+            ending.exit_code,
+            error,
+            length,
+            digest,
+            result.time if result else time.time(),
+            outcome=ending.outcome,
+            error_type=ending.error_type,
+            cpu_time=result.cpu_time if result else None,
+            memory_peak=result.memory_peak if result else None,
+        )
         self._save(verdict)
         log.log(
             logging.INFO if ending.succeeded else logging.WARNING,
@@ -251,8 +227,16 @@ class Job:
             ending.exit_code,
             f": {error}" if error else "",
         )
-        mode = self._site.launcher.mode
-        await asyncio.to_thread(self._site.spans.process, self.ticket, ending, verdict.ended_at, mode)
+        return await self._record(verdict)
+
+    async def _record(self, verdict: Verdict) -> Verdict:
+        """Send the job's span on its way, once: only a daemon that is killed between the two lines sends it twice."""
+        if verdict.recorded or not verdict.outcome:
+            return verdict
+        self._site.spans.process(self.ticket, verdict, self._site.launcher.mode)
+        await asyncio.to_thread(self._site.spans.flush)
+        verdict = replace(verdict, recorded=True)
+        self._save(verdict)
         return verdict
 
     async def _deliver(self, verdict: Verdict, shipping: asyncio.Task[None]) -> None:
@@ -288,7 +272,8 @@ class Job:
             log.exception("job %s: the rest of its log is lost", self.ticket.id)
         self._save(replace(verdict, log_shipped=True))
 
-    async def _abandon(self) -> None:
+    async def _abandon(self, verdict: Verdict) -> None:
+        """Stop a job that is not ours, and forget it. ``verdict`` is in the folder, for a daemon that comes after."""
         self.unreported = False
         if self._process is not None and processes.alive(self._process):
             processes.terminate(self._process)
@@ -300,6 +285,8 @@ class Job:
             processes.kill(self._process)
             await processes.ended(self._process)
         await self._site.launcher.settled(self._folder)
+        if self.ticket.confirmed_at:
+            await self._record(replace(verdict, ended_at=time.time()))
         self._folder.remove()
 
     def _save(self, verdict: Verdict) -> None:

@@ -40,6 +40,8 @@ class Ticket:
     """W3C context of the daemon's own span around the job."""
     confirmed_at: float = 0.0
     """Seconds since the epoch; 0 until the server has confirmed the acceptance."""
+    oom_kills: int | None = None
+    """How often the kernel had killed for want of memory by then."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,15 @@ class Result:
     time: float
     task_state: str | None = None
     """Of the task instance as Airflow's supervisor left it; None for other workloads and where it could not tell."""
+    cpu_time: float | None = None
+    """Seconds of all of the job's processes that were waited for."""
+    memory_peak: int | None = None
+    """Bytes: the resident memory of the largest of them."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The job's end as it is reported."""
+    """The job's end as it is reported, and what its span needs beside that."""
 
     succeeded: bool
     exit_code: int | None
@@ -75,6 +81,13 @@ class Verdict:
     ended_at: float
     reported: bool = False
     log_shipped: bool = False
+    outcome: str = ""
+    """As of ``names.JOB_OUTCOME``; empty in what an older daemon wrote."""
+    error_type: str | None = None
+    cpu_time: float | None = None
+    memory_peak: int | None = None
+    recorded: bool = False
+    """Its span is on its way."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,8 @@ class Maintenance:
 
     comment: str
     origin: str
+    since: float = 0.0
+    """Seconds since the epoch; 0 where an older daemon has not written it."""
 
 
 class JobFolder:

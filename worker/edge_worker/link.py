@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from edge_otel.telemetry.context import Carrier
 from edge_otel.wire import FetchRequest, JobOffer, JobReport, WorkerReply, WorkerReport
 from edge_worker import plan
 from edge_worker.faults import Disconnected, NoChannel, Refused, Replaced, Unreachable
@@ -44,19 +45,19 @@ class Link:
         if settings.transport == POLLING:
             self._usable.set()
 
-    async def register(self, report: WorkerReport) -> WorkerReply:
+    async def register(self, report: WorkerReport, carrier: Carrier) -> WorkerReply:
         """Announce this daemon by the transport whose turn it is."""
         if self._channel is not None:
             await self._channel.close()
         self._leave()
-        return await self._reach(report, self._polling.register)
+        return await self._reach(report, carrier, self._polling.register)
 
-    async def beat(self, report: WorkerReport) -> WorkerReply:
+    async def beat(self, report: WorkerReport, carrier: Carrier) -> WorkerReply:
         """Send a heartbeat; while v1 is polled, try the channel when that is due. Raises Disconnected."""
         if self._channel is None:
-            return await self._reach(report, self._polling.beat)
+            return await self._reach(report, carrier, self._polling.beat)
         try:
-            return await self._channel.beat(report)
+            return await self._channel.beat(report, carrier)
         except Replaced:
             self._step_aside()
             raise
@@ -82,8 +83,8 @@ class Link:
         await self._usable.wait()
         await (self._channel or self._polling).report(ticket, state, report)
 
-    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> int:
-        """Send log bytes; return the server's cursor."""
+    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> tuple[int, int]:
+        """Send log bytes; return the server's cursor and the HTTP status."""
         return await self._polling.append_log(ticket, start, body)
 
     async def log_cursor(self, ticket: Ticket) -> int:
@@ -96,10 +97,12 @@ class Link:
             await self._channel.close()
         self._polling.close()
 
-    async def _reach(self, report: WorkerReport, poll: Callable[[WorkerReport], Awaitable[WorkerReply]]) -> WorkerReply:
+    async def _reach(
+        self, report: WorkerReport, carrier: Carrier, poll: Callable[[WorkerReport, Carrier], Awaitable[WorkerReply]]
+    ) -> WorkerReply:
         if plan.tries_channel(self._route, time.monotonic()):
             try:
-                return await self._open(report)
+                return await self._open(report, carrier)
             except Replaced:
                 self._step_aside()
                 raise
@@ -113,7 +116,7 @@ class Link:
                     raise self._paced(fault) if isinstance(fault, Disconnected) else fault from None
                 log.info("no channel (%s); asking by HTTP", fault)
         try:
-            reply = await poll(report)
+            reply = await poll(report, carrier)
         except Unreachable:
             if self.using is None:
                 self._route = plan.unanswered(self._route)
@@ -122,14 +125,14 @@ class Link:
         self._usable.set()
         return reply
 
-    async def _open(self, report: WorkerReport) -> WorkerReply:
+    async def _open(self, report: WorkerReport, carrier: Carrier) -> WorkerReply:
         # Not before it is wanted: polling does without.
         from edge_worker.channel import open_channel
 
         # What an earlier channel brought does not count any more: the server begins anew.
         while not self._inbox.empty():
             self._inbox.get_nowait()
-        self._channel, reply = await open_channel(self._settings, self._token, report, self._inbox)
+        self._channel, reply = await open_channel(self._settings, self._token, report, carrier, self._inbox)
         self._route = plan.opened(self._route)
         if self.using == POLLING:
             log.info("the channel is open")

@@ -7,15 +7,20 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from edge_otel.telemetry import context
+from edge_otel.telemetry.context import Carrier
 from edge_worker.faults import Fault, Refused, Rewind, Stale, Unreachable
 from edge_worker.journal import Ticket
 from edge_worker.patience import persist, wait
 from edge_worker.settings import Pace
+from edge_worker.spans import Spans
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +31,33 @@ SMALLEST_CHUNK = 1024
 class LogTransport(Protocol):
     """What the shipper needs of the wire."""
 
-    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> int:
-        """Send bytes from offset ``start``; return the server's cursor. Raises Fault."""
+    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> tuple[int, int]:
+        """Send bytes from offset ``start``; return the server's cursor and the HTTP status. Raises Fault."""
 
     async def log_cursor(self, ticket: Ticket) -> int:
         """Return the server's cursor. Raises Fault."""
 
 
+@dataclass(frozen=True)
+class _Failures:
+    """One chunk's failures in a row, of which the last is kept."""
+
+    carrier: Carrier
+    start: float
+    end: float
+    fault: Fault
+
+
 class LogShipper:
     """Follows one log file. Its failures are its own: nothing of a job waits for it but its folder."""
 
-    def __init__(self, transport: LogTransport, pace: Callable[[], Pace], ticket: Ticket, path: Path | None) -> None:
+    def __init__(
+        self, transport: LogTransport, pace: Callable[[], Pace], spans: Spans, ticket: Ticket, path: Path | None
+    ) -> None:
         self._transport = transport
         self._pace = pace
+        self._spans = spans
+        self._failures: _Failures | None = None
         self._ticket = ticket
         self._path = path
         self._offset = 0
@@ -84,15 +103,27 @@ class LogShipper:
                     log.error("job %s: the server does not take its log: %s", self._ticket.id, refusal)  # noqa: TRY400
                     return
                 self._chunk = max(SMALLEST_CHUNK, len(body) // 2)
+            finally:
+                if (row := self._failures) is not None:
+                    # An outage of an hour is one span for the chunk, not a hundred.
+                    self._spans.shipped(self._ticket, row.carrier, row.start, row.end, start, len(body), row.fault)
+                    self._failures = None
 
     async def _send(self, start: int, body: bytes) -> int:
+        carrier, begun = context.child_of(self._ticket.span), time.time()
         try:
-            cursor = await self._transport.append_log(self._ticket, start, body)
-        except Rewind as rewind:
-            cursor = rewind.cursor
-        if cursor == start:
-            # Without this an answer that makes no progress would be asked for as fast as it comes.
-            raise Unreachable(f"the server's cursor stays at {cursor}")
+            try:
+                cursor, status = await self._transport.append_log(replace(self._ticket, span=carrier), start, body)
+            except Rewind as rewind:
+                cursor, status = rewind.cursor, rewind.status
+            if cursor == start:
+                # Without this an answer that makes no progress would be asked for as fast as it comes.
+                raise Unreachable(f"the server's cursor stays at {cursor}", status=status)
+        except Fault as fault:
+            since = self._failures.start if self._failures else begun
+            self._failures = _Failures(carrier, since, time.time(), fault)
+            raise
+        self._spans.shipped(self._ticket, carrier, begun, time.time(), start, len(body), status)
         return cursor
 
     def _read(self) -> bytes:

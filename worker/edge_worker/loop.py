@@ -9,13 +9,15 @@ import time
 from typing import Protocol
 
 from edge_otel.state import WorkerState, observe
-from edge_otel.wire import WorkerReply, WorkerReport
+from edge_otel.wire import WorkerReply
 from edge_worker import plan
 from edge_worker.faults import Disconnected, Fault, Forgotten, NotAllowed, Refused, Replaced, Unreachable
 from edge_worker.intake import Intake, IntakeTransport
-from edge_worker.jobs import Job, Site
+from edge_worker.jobs import Job
 from edge_worker.journal import Journal
 from edge_worker.patience import pause, persist, wait
+from edge_worker.pulse import Pulse, PulseTransport
+from edge_worker.site import Site
 from edge_worker.station import Station
 
 log = logging.getLogger(__name__)
@@ -33,14 +35,8 @@ STOPPED, REFUSED, REPLACED = 0, 3, 4
 """Exit codes; 2 is a bad configuration."""
 
 
-class Transport(IntakeTransport, Protocol):
+class Transport(IntakeTransport, PulseTransport, Protocol):
     """What the loops need of the wire. Every method raises Fault."""
-
-    async def register(self, report: WorkerReport) -> WorkerReply:
-        """Announce this daemon."""
-
-    async def beat(self, report: WorkerReport) -> WorkerReply:
-        """Send a heartbeat."""
 
 
 class Loop:
@@ -51,6 +47,8 @@ class Loop:
         self._transport = transport
         self._site = site
         self._journal = journal
+        self._pulse = Pulse(transport, site.spans, lambda: station.pace().heartbeat_sampling)
+        station.maintained = lambda maintenance: site.spans.maintained(maintenance, time.time())
         self._intake = Intake(station, transport, site, journal, self._own, self._step_down)
         self._tasks: set[asyncio.Task[None]] = set()
         self._met = False
@@ -137,7 +135,7 @@ class Loop:
             report = station.report(state)
             station.news.clear()
             try:
-                reply = await (self._transport.beat(report) if known else self._transport.register(report))
+                reply = await (self._pulse.beat(report) if known else self._pulse.register(report))
             except Forgotten as fault:
                 log.warning("the server does not know this worker: %s; registering again", fault)
                 station.registered.clear()
@@ -191,11 +189,12 @@ class Loop:
         log.error("%s Taking no more jobs; this daemon ends with its last one.", fault.detail)
         self._station.replaced = True
         self._code = REPLACED
-        self._station.drain("replaced by another daemon of this name")
+        self._station.drain("replaced by another daemon of this name", "replaced")
 
     async def _leave(self) -> None:
         station = self._station
         await station.leaving.wait()
+        begun, jobs = time.time(), station.facts.jobs
         while station.facts.jobs:
             station.stirred.clear()
             departure = station.departure
@@ -212,6 +211,7 @@ class Loop:
                     job.stop(f"Killed by the edge worker: {station.reason}.")
                     job.kill()
             await wait(station.stirred, None if until is None else max(0.0, until - time.monotonic()))
+        self._site.spans.drained(begun, time.time(), jobs, station.cause)
         await self._deliver()
 
     async def _deliver(self) -> None:
@@ -227,6 +227,6 @@ class Loop:
             return
         try:
             async with asyncio.timeout(FAREWELL_WITHIN):
-                await persist(lambda: self._transport.beat(self._station.report(state)), "last heartbeat")
+                await persist(lambda: self._pulse.beat(self._station.report(state)), "last heartbeat")
         except (TimeoutError, Fault) as fault:
             log.warning("the server was not told that this worker is offline: %s", fault or "no answer in time")

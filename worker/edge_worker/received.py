@@ -23,6 +23,8 @@ class Revoked:
     id: str
     claim: int
     reason: str
+    cancelled: bool = False
+    """The server ended it on purpose."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -49,6 +50,10 @@ class Station:
         """A job has ended, or the departure has changed: for the drain."""
         self.departure: plan.Departure | None = None
         self.reason = ""
+        self.cause = ""
+        """Who asked for the drain."""
+        self.maintained: Callable[[Maintenance], None] = lambda _: None
+        """Called with a maintenance that has ended."""
         self.replaced = False
         self.last_contact: float | None = None
         """Seconds since the epoch of the last answer to a heartbeat."""
@@ -171,7 +176,7 @@ class Station:
         elif self.maintenance:
             self._adopt(self.maintenance, reply)
         if facts.draining and not before.draining:
-            self.drain("asked to by the server")
+            self.drain("asked to by the server", "admin")
 
     def compare_clocks(self, now: float, theirs: datetime) -> None:
         """Heed the server's time in the answer to the latest report, which came ``now`` (seconds since the epoch)."""
@@ -202,6 +207,10 @@ class Station:
             log.info("maintenance ends")
             if by_person:
                 self.watch.excuse()
+        if maintenance is not None and changed:
+            maintenance = replace(maintenance, since=time.time())
+        elif self.maintenance is not None and changed:
+            self.maintained(self.maintenance)
         self.maintenance = maintenance
         try:
             self._journal.remember(maintenance)
@@ -211,13 +220,14 @@ class Station:
             self.news.set()
             self.room.set()
 
-    def drain(self, reason: str, at_once: bool = False) -> None:
+    def drain(self, reason: str, cause: str, at_once: bool = False) -> None:
         """Take no more jobs and leave when the present ones have ended; ``at_once`` stops those now."""
         now = time.monotonic()
         if self.departure is None:
             log.info("draining: %s; %d jobs active", reason, self.facts.jobs)
             patience = self.settings.drain_timeout or None
             self.departure = plan.Departure(now, patience, self.settings.kill_grace)
+            self.cause = cause
             self.reason = f"the drain timeout of {patience} s has passed" if patience else reason
         if at_once and self.departure.patience != 0:
             self.departure = plan.Departure(now, 0, self.settings.kill_grace)

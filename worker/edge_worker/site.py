@@ -1,0 +1,37 @@
+"""What all jobs of a daemon share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_otel.wire import JobReport
+from edge_worker.journal import Ticket
+from edge_worker.launch import Launcher
+from edge_worker.logs import LogTransport
+from edge_worker.settings import Pace
+from edge_worker.spans import Spans
+
+
+class JobTransport(LogTransport, Protocol):
+    """What a job needs of the wire."""
+
+    async def report(self, ticket: Ticket, state: str, report: JobReport) -> None:
+        """Tell the job's state. Raises Fault."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all jobs share."""
+
+    worker: str
+    transport: JobTransport
+    launcher: Launcher
+    spans: Spans
+    pace: Callable[[], Pace]
+    execution_api_url: Callable[[], str]
+    task_env: dict[str, str]
+    kill_grace: float
+    changed: Callable[[], None]
+    """Called when the job's slot, or its need to be reported, has changed."""
