@@ -24,6 +24,7 @@ from edge_worker.link import Link
 from edge_worker.loop import Loop
 from edge_worker.outbox import Outbox
 from edge_worker.polling import Polling, TokenFile
+from edge_worker.receiver import Receiver, listen
 from edge_worker.settings import Settings
 from edge_worker.site import Site
 from edge_worker.spans import Spans
@@ -44,9 +45,11 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     if os.name != "nt" and settings.token_file.stat().st_mode & 0o077:
         log.warning("%s can be read by others; `chmod 600` it", settings.token_file)
     task_file = environment.read_file(settings.task_env_file) if settings.task_env_file else {}
-    task_env = environment.for_tasks(os.environ, task_file)
     journal = Journal(settings.state_dir)
     journal.lock()
+    outbox = make_outbox(settings, token)
+    receiver = Receiver(listen(settings.state_dir) if outbox.on else None, outbox)
+    task_env = environment.for_tasks(os.environ, task_file, settings.name, receiver.url)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(daemonlog.heed_callbacks)
     # Files and checksums; the default would be many threads, each with its own memory arena.
@@ -56,12 +59,10 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     except OSError as error:
         raise BadSetting(f"--ca-file or --client-cert: {error}") from None
     host = Host(settings.state_dir, interpreter.versions(), datetime.now(UTC))
-    outbox = make_outbox(settings, token)
-    outbox.start()
     users = UserFacts(settings.facts_function) if settings.facts_function else None
     station = Station(settings, Watch(settings, host, users), journal, task_env, outbox)
     launcher = make_launcher(settings, task_env)
-    spans = Spans(settings.name, span_recorder(settings))
+    spans = Spans(settings.name, span_recorder(settings, outbox))
     site = Site(
         worker=settings.name,
         transport=transport,
@@ -77,6 +78,8 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     if users is not None:
         asking = users.run(lambda: station.pace().telemetry_interval, station.news.set)
         background.append(asyncio.create_task(asking, name="facts"))
+    outbox.start()
+    await receiver.start()
     server = await admin.serve(station, settings.state_dir)
     heed_signals(station)
     log.info("edge-worker %s starts, pid %d, server %s", __version__, os.getpid(), settings.server)
@@ -89,6 +92,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
             server.close()
             (settings.state_dir / admin.NAME).unlink(missing_ok=True)
         await launcher.close()
+        receiver.close()
         await asyncio.to_thread(spans.close)
         await asyncio.to_thread(outbox.close)
         await transport.close()
@@ -97,16 +101,15 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     return code
 
 
-def span_recorder(settings: Settings) -> Recorder:
-    """Return what exports spans where an OTLP endpoint is configured."""
-    on = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}ENDPOINT") for name in ("", "TRACES_"))
+def span_recorder(settings: Settings, outbox: Outbox) -> Recorder:
+    """Return what exports the daemon's spans by the outbox."""
 
     def exporter() -> SpanExporter:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from edge_worker.exporters import OutboxSpans
 
-        return OTLPSpanExporter()
+        return OutboxSpans(outbox)
 
-    return Recorder(resource("edge-worker", **{names.WORKER_NAME: settings.name}), exporter if on else None)
+    return Recorder(resource("edge-worker", **{names.WORKER_NAME: settings.name}), exporter if outbox.on else None)
 
 
 def make_outbox(settings: Settings, token: TokenFile) -> Outbox:

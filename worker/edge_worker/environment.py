@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
+from edge_otel.telemetry import names
 from edge_worker.faults import BadSetting
 from edge_worker.settings import ENV_PREFIX
+
+OTLP_PREFIX = "OTEL_EXPORTER_OTLP_"
 
 EXECUTION_API_URL = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
 
@@ -45,22 +49,56 @@ def read_file(path: Path) -> dict[str, str]:
     return found
 
 
-def for_tasks(mine: Mapping[str, str], users: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that all task processes share.
+def for_tasks(
+    mine: Mapping[str, str], users: Mapping[str, str], worker: str = "", endpoint: str | None = None
+) -> dict[str, str]:
+    """Return the environment that all task processes share; ``endpoint`` is the daemon's own for their telemetry.
 
-    Stronger first: the user's file, the daemon's environment, what makes tasks survive a remote site.
+    Stronger first: the user's file, the daemon's environment, what makes tasks survive a remote site. Where the
+    daemon's telemetry goes, and what opens that door, is not for tasks.
     """
-    env = {key: value for key, value in mine.items() if not key.upper().startswith(ENV_PREFIX)}
+    hidden = (ENV_PREFIX, OTLP_PREFIX)
+    env = {key: value for key, value in mine.items() if not key.upper().startswith(hidden)}
     env.update(users)
     for key, value in PATIENCE.items():
         env.setdefault(key, value)
-    if env.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        env.setdefault("AIRFLOW__TRACES__OTEL_ON", "True")
-        # Airflow's default is gRPC, and it ignores OTEL_EXPORTER_OTLP_PROTOCOL for traces.
-        env.setdefault("OTEL_TRACES_EXPORTER", "otlp_proto_http")
-        # force_flush does not keep its own timeout: a dead collector costs a task this much, in seconds.
-        env.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+    own = env.get(f"{OTLP_PREFIX}ENDPOINT")
+    if (own or endpoint) and env.get("OTEL_SDK_DISABLED", "").strip().lower() != "true":
+        if not own and endpoint:
+            env[f"{OTLP_PREFIX}ENDPOINT"] = endpoint
+            env[f"{OTLP_PREFIX}PROTOCOL"] = "http/protobuf"
+            _reach_loopback(env)
+        _instrument(env, worker)
     return env
+
+
+def _instrument(env: dict[str, str], worker: str) -> None:
+    """Make Airflow's tracing and any OpenTelemetry code find its way, unless the environment says otherwise."""
+    # Airflow's default is gRPC, and it ignores OTEL_EXPORTER_OTLP_PROTOCOL for traces.
+    for signal in ("TRACES", "METRICS", "LOGS"):
+        env.setdefault(f"OTEL_{signal}_EXPORTER", "otlp_proto_http")
+    # Airflow knows no exporter of this name, and the task would fail.
+    if env["OTEL_TRACES_EXPORTER"] != "none":
+        env.setdefault("AIRFLOW__TRACES__OTEL_ON", "True")
+    # force_flush does not keep its own timeout: a dead collector costs a task this much, in seconds.
+    env.setdefault(f"{OTLP_PREFIX}TIMEOUT", "2")
+    given = env.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    named = {part.partition("=")[0].strip() for part in given.split(",")}
+    if not env.get("OTEL_SERVICE_NAME") and names.SERVICE_NAME not in named:
+        env["OTEL_SERVICE_NAME"] = "airflow-task"
+    ours = {names.SERVICE_NAMESPACE: "airflow", names.WORKER_NAME: worker}
+    added = [f"{name}={quote(value)}" for name, value in ours.items() if value and name not in named]
+    env["OTEL_RESOURCE_ATTRIBUTES"] = ",".join([*filter(None, [given.strip().rstrip(",")]), *added])
+
+
+def _reach_loopback(env: dict[str, str]) -> None:
+    """Keep a proxy out of calls to the daemon."""
+    if not any(key.lower() in ("http_proxy", "all_proxy") and env[key] for key in env):
+        return
+    spared = env.get("no_proxy") or env.get("NO_PROXY") or ""
+    if spared.strip() != "*" and "127.0.0.1" not in [part.strip() for part in spared.split(",")]:
+        spared = f"{spared},127.0.0.1".lstrip(",")
+    env["no_proxy"] = env["NO_PROXY"] = spared
 
 
 def for_job(shared: Mapping[str, str], logs: Path, execution_api_url: str) -> dict[str, str]:

@@ -94,6 +94,10 @@ class Outbox:
         self._news.set()
         return taken
 
+    def wanted(self, signal: Signal) -> bool:
+        """Return whether what is put now has a chance to be delivered."""
+        return self._wanted[signal]
+
     def drop(self, signal: Signal, reason: str, items: int = 1) -> None:
         """Count payloads that somebody had to drop."""
         with self._lock:
