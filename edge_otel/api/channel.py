@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from fastapi import APIRouter
 from pydantic import ValidationError
@@ -12,10 +13,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from edge_otel.api import refusals
 from edge_otel.api.auth import Principal
 from edge_otel.api.hub import Hub
-from edge_otel.api.link import Link
+from edge_otel.api.link import SENT, Link, counted
 from edge_otel.errors import BadInput, EdgeError, TooLarge
 from edge_otel.messages import CLOSED, FROM_WORKER, MAX_MESSAGE, Error, FromWorker, Hello, encode
 from edge_otel.models.database import DatabaseFailure, explain
+from edge_otel.telemetry import counters
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,11 @@ router = APIRouter(prefix="/v2")
 
 HELLO_WITHIN = 10.0
 """Seconds from the upgrade to the first message."""
+LEFT = (1000, 1001)
+"""Close codes of a worker that goes in order."""
+
+_HEARD = counted("received", FromWorker)
+_UNKNOWN, _INVALID = (counters.CHANNEL_MESSAGES.labels("received", what) for what in ("unknown", "invalid"))
 
 
 @router.websocket("/channel")
@@ -42,6 +49,7 @@ async def channel(websocket: WebSocket) -> None:
     except (EdgeError, DatabaseFailure) as error:
         refusal = await _explained(error)
         body = refusals.body(refusal, f"channel by token {principal.token_id}")
+        SENT[Error].inc()
         await websocket.send_text(encode(Error(**dict(body))))
         await websocket.close(CLOSED + refusal.status)
         return
@@ -67,15 +75,27 @@ async def _serve(hub: Hub, link: Link, websocket: WebSocket) -> None:
     overdue = asyncio.create_task(link.overdue(), name=f"edge-close-{link.name}")
     try:
         done, _ = await asyncio.wait({reading, writing, overdue}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            error = task.exception()
-            if error is not None and not isinstance(error, WebSocketDisconnect):
+        errors = [error for task in done if (error := task.exception()) is not None]
+        for error in errors:
+            if not isinstance(error, WebSocketDisconnect):
                 log.error("The channel of worker %s failed.", link.name, exc_info=error)
+        counters.CHANNEL_DISCONNECTS.labels(_reason(link.closed_with, errors)).inc()
     finally:
         for task in (reading, writing, overdue):
             task.cancel()
         hub.lost(link)
         await asyncio.gather(reading, writing, overdue, return_exceptions=True)
+
+
+def _reason(closed_with: int | None, errors: Iterable[BaseException]) -> str:
+    """Return why a channel has ended; the server's own reason comes first."""
+    if closed_with is not None:
+        return "refused" if closed_with >= CLOSED else "sent_away"
+    for error in errors:
+        if not isinstance(error, WebSocketDisconnect):
+            return "failed"
+        return "left" if error.code in LEFT else "broken"
+    return "slow"
 
 
 async def _read(hub: Hub, link: Link, websocket: WebSocket) -> None:
@@ -98,13 +118,18 @@ async def _next(websocket: WebSocket) -> FromWorker | None:
         raise WebSocketDisconnect(received.get("code", 1006))
     text = received.get("text")
     if text is None:
+        _INVALID.inc()
         raise BadInput("A message is text: JSON in UTF-8.")
     if len(text) > MAX_MESSAGE:
+        _INVALID.inc()
         raise TooLarge(f"The message is larger than {MAX_MESSAGE} bytes.")
     try:
-        return FROM_WORKER.read(text)
+        message = FROM_WORKER.read(text)
     except ValidationError as error:
+        _INVALID.inc()
         raise refusals.malformed("message", error.errors(include_input=False, include_context=False)) from None
+    (_UNKNOWN if message is None else _HEARD[type(message)]).inc()
+    return message
 
 
 async def _explained(error: EdgeError | DatabaseFailure) -> EdgeError:

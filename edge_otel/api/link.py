@@ -5,15 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any, get_args
 
+from prometheus_client import Counter
 from starlette.websockets import WebSocket
 
 from edge_otel.api.assign import Seat
-from edge_otel.messages import RESTARTING, Cancel, Changed, Heartbeat, HeartbeatAck, Hello, Message, Offer, encode
+from edge_otel.messages import (
+    RESTARTING,
+    Cancel,
+    Changed,
+    FromServer,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    Message,
+    Offer,
+    encode,
+)
 from edge_otel.models.fleet import Beat, Stored
 from edge_otel.state import TAKES_JOBS, WorkerState, settle
-from edge_otel.telemetry import context
+from edge_otel.telemetry import context, counters
 from edge_otel.wire import WorkerReply, WorkerReport, WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -29,6 +43,15 @@ CLOSE_WITHIN = 3.0
 
 JobKey = tuple[str, int]
 """Id and claim."""
+
+
+def counted(direction: str, messages: Any) -> Mapping[type[Message], Counter]:
+    """Return what counts the messages of each of these types."""
+    kinds: tuple[type[Message], ...] = get_args(get_args(messages)[0])
+    return {kind: counters.CHANNEL_MESSAGES.labels(direction, kind.model_fields["type"].default) for kind in kinds}
+
+
+SENT = counted("sent", FromServer)
 
 
 class Link:
@@ -179,12 +202,18 @@ class Link:
         """Send a message as soon as the worker reads."""
         if self._closing is not None:
             return
+        SENT[type(message)].inc()
         text = encode(message)
         self._unsent.append(text)
         self._unsent_size += len(text)
         if self._unsent_size > MAX_UNSENT:
             self._sendable.clear()
         self._stirred.set()
+
+    @property
+    def closed_with(self) -> int | None:
+        """The close code, where it was this server that closed."""
+        return self._closing
 
     async def sendable(self) -> None:
         """Return when not too much waits to be sent."""

@@ -16,6 +16,7 @@ from edge_otel.models.reports import Recorded, Report, record_all
 from edge_otel.models.session import hasty_session
 from edge_otel.settings import LogFolder
 from edge_otel.state import JobState, Verdict
+from edge_otel.telemetry import counters
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,11 @@ class Recorder:
                 self._again.append(waiting)
                 continue
             self._answer(*waiting, what.verdict)
+            link, report = waiting
+            if link is not None or what.verdict is not Verdict.STALE:
+                counters.reported(
+                    report.state, what.verdict, queue=what.queue, carrier=what.carrier, ran=what.ran, why=report.why
+                )
             if what.log_to_write:
                 self._finalise(waiting[1].job_id)
         if self._again:

@@ -13,10 +13,12 @@ from edge_otel.api.refusals import RESPONSES
 from edge_otel.models import workers
 from edge_otel.models.session import new_session
 from edge_otel.settings import Settings
-from edge_otel.telemetry import context
+from edge_otel.telemetry import context, counters
 from edge_otel.wire import QueuesChange, WorkerName, WorkerReply, WorkerReport
 
 router = APIRouter(prefix="/v1/worker", tags=["Worker"], responses=RESPONSES)
+
+_HEARTBEATS = counters.HEARTBEATS.labels("polling")
 
 TraceParent = Annotated[str | None, Header(description="W3C trace context")]
 
@@ -49,6 +51,7 @@ def set_state(
         worker = workers.heartbeat(session, worker_name, report, now, token_id=caller.token_id, trace_id=trace_id)
         told = registration.told(settings, settings.heartbeat_interval, now)
         reply = registration.reply(worker, False, told, now)
+    _HEARTBEATS.inc()
     # After the commit: a worker that is refused for its version is still seen, and seen to drain.
     reply.versions_match = registration.check_versions(report.sysinfo, settings, edge3=report.session is None)
     return reply

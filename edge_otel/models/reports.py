@@ -28,6 +28,8 @@ class Report:
     claim: int
     state: JobState
     outcome: JobOutcome = field(default_factory=JobOutcome)
+    why: str = ""
+    """Of queued: declined, disconnected, or no_room."""
 
 
 class Recorded(NamedTuple):
@@ -37,6 +39,11 @@ class Recorded(NamedTuple):
     """None: somebody else has the row locked, so nothing was done yet."""
     log_to_write: bool = False
     """The job has ended, and its log is not where Airflow reads it."""
+    queue: str = ""
+    """The job's; empty where it is gone, and so are the next two."""
+    carrier: dict[str, str] = {}  # noqa: RUF012 - a NamedTuple's default
+    ran: float | None = None
+    """Seconds from its acceptance to its end."""
 
 
 _CHANGEABLE = (
@@ -50,7 +57,7 @@ _CHANGEABLE = (
     "log_sha256",
     "log_complete",
 )
-_READ = [getattr(Job, name) for name in ("id", "claim", "worker", "log_path", *_CHANGEABLE)]
+_READ = [getattr(Job, name) for name in ("id", "claim", "worker", "queue", "carrier", "log_path", *_CHANGEABLE)]
 
 
 def record_all(session: Session, reports: Sequence[Report], now: datetime) -> list[Recorded]:
@@ -82,7 +89,15 @@ def _record(job: Any, report: Report, now: datetime) -> Recorded:
     outcome = {name: getattr(report.outcome, name) for name in JobOutcome.model_fields}
     verdict = record_report(job, report.state, report.claim, now, **outcome)
     to_write = job.state in FINISHED and job.log_path is not None and not job.log_complete
-    return Recorded(verdict, to_write)
+    return Recorded(verdict, to_write, job.queue, job.carrier, ran(job))
+
+
+def ran(job: Any) -> float | None:
+    """Return the seconds from the job's acceptance to its end, where it had both."""
+    if job.accepted_at is None or job.ended_at is None:
+        return None
+    seconds: float = (job.ended_at - job.accepted_at).total_seconds()
+    return seconds
 
 
 def _write(session: Session, jobs: Iterable[Any], now: datetime) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from edge_otel.state import FINISHED, JobState, Verdict
 from edge_otel.telemetry import context, names
 from edge_otel.telemetry.context import Carrier
 
@@ -47,8 +49,31 @@ OTLP_REJECTED = _counter(names.OTLP_REJECTED)
 REQUEST_SECONDS = _histogram(names.REQUEST_SECONDS)
 
 
+def assigned(queue: str, carrier: Carrier, queued_at: datetime, now: datetime) -> None:
+    """Count a job that is offered to a worker."""
+    JOBS_ASSIGNED.labels(queue).inc()
+    waited = max(0.0, (now - queued_at).total_seconds())
+    JOB_QUEUE_SECONDS.labels(queue).observe(waited, exemplar(carrier))
+
+
+def reported(
+    state: JobState, verdict: Verdict, *, queue: str, carrier: Carrier, ran: float | None = None, why: str = ""
+) -> None:
+    """Count what became of a report on a job. ``ran``: seconds from its acceptance to its end; ``why``: it went back to
+    the queue."""
+    if verdict is Verdict.STALE:
+        JOBS_STALE.labels(queue).inc()
+    elif verdict is Verdict.STORED and state is JobState.QUEUED:
+        JOBS_REQUEUED.labels(queue, why).inc()
+    elif verdict is Verdict.STORED and state in FINISHED:
+        JOBS_FINISHED.labels(queue, state.value).inc()
+        if ran is not None:
+            JOB_RUN_SECONDS.labels(queue, state.value).observe(max(0.0, ran), exemplar(carrier))
+
+
 def exemplar(carrier: Carrier) -> dict[str, str] | None:
     """Return what leads from a histogram to the trace of this context, or None where nobody records it."""
+    carrier = context.valid(carrier)
     if not context.sampled(carrier):
         return None
     trace_id, span_id = context.ids(carrier)
