@@ -26,7 +26,7 @@ from edge_otel.messages import (
     encode,
 )
 from edge_otel.models.fleet import Beat, Stored
-from edge_otel.state import TAKES_JOBS, WorkerState, settle
+from edge_otel.state import IN_MAINTENANCE, TAKES_JOBS, WorkerState, settle
 from edge_otel.telemetry import context, counters
 from edge_otel.wire import WorkerReply, WorkerReport, WorkerSettings
 
@@ -114,6 +114,8 @@ class Link:
         self._note(heartbeat)
         news = before.state is not heartbeat.state or before.jobs_active != heartbeat.jobs_active
         self.told.state = settle(self.told.state, heartbeat.state)
+        if self.told.state not in IN_MAINTENANCE:
+            self.told.maintenance_comments = self.told.maintenance_origin = None
         self._seated = False
         self.told.last_update = datetime.now(UTC)
         self._tell(HeartbeatAck, self.seq)
@@ -138,10 +140,12 @@ class Link:
             stored.queues,
             stored.slots_wanted,
             stored.maintenance_comment,
+            stored.maintenance_origin,
         )
         told = self.told
-        if wanted != (told.state, told.queues, told.concurrency, told.maintenance_comments):
-            told.state, told.queues, told.concurrency, told.maintenance_comments = wanted
+        known = (told.state, told.queues, told.concurrency, told.maintenance_comments, told.maintenance_origin)
+        if wanted != known:
+            told.state, told.queues, told.concurrency, told.maintenance_comments, told.maintenance_origin = wanted
             self._seated = False
             self._tell(Changed, seq)
 
@@ -158,6 +162,7 @@ class Link:
             last_update=told.last_update,
             queues=told.queues,
             maintenance_comments=told.maintenance_comments,
+            maintenance_origin=told.maintenance_origin,
             concurrency=told.concurrency,
             versions_match=told.versions_match,
             settings=settings,

@@ -79,6 +79,7 @@ def reply(worker: Worker, match: bool, settings: WorkerSettings, now: datetime) 
         last_update=now,
         queues=worker.queues,
         maintenance_comments=worker.maintenance_comment,
+        maintenance_origin=worker.maintenance_origin,
         concurrency=worker.slots_wanted,
         versions_match=match,
         settings=settings,

@@ -26,7 +26,7 @@ def list_(args: Namespace) -> None:
                 "jobs": str(worker.jobs_active),
                 "slots": str(worker.slots if worker.slots_wanted is None else worker.slots_wanted),
                 "heartbeat": f"{(now - worker.last_heartbeat).total_seconds():.0f} s ago",
-                "maintenance": worker.maintenance_comment or "",
+                "maintenance": ": ".join(filter(None, (worker.maintenance_origin, worker.maintenance_comment))),
             }
             for worker in workers.every(session)
         ]

@@ -32,6 +32,7 @@ class Stored(NamedTuple):
     queues: list[str] | None
     slots_wanted: int | None
     maintenance_comment: str | None
+    maintenance_origin: str | None
     revoked_at: datetime | None
     expires_at: datetime | None
     """The last two are its token's."""
@@ -45,6 +46,7 @@ _STORED = (
     Worker.queues,
     Worker.slots_wanted,
     Worker.maintenance_comment,
+    Worker.maintenance_origin,
     Token.revoked_at,
     Token.expires_at,
 )

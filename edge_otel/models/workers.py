@@ -115,12 +115,18 @@ def _apply(
     trace_id: str | None,
 ) -> None:
     after = settle(before or WorkerState.UNKNOWN, report.state)
+    # A worker that still calls it automatic has not heard yet that an administrator has made it theirs.
+    unheard = worker.maintenance_origin == "admin" and report.maintenance_origin == "automatic"
+    if unheard and after in IN_MAINTENANCE and after not in GONE:
+        after = WorkerState.MAINTENANCE_REQUEST
     _change_state(session, worker, before, after, now, cause, trace_id)
     if after not in IN_MAINTENANCE:
         worker.maintenance_comment = worker.maintenance_origin = None
-    elif report.maintenance_comments and report.maintenance_comments != worker.maintenance_comment:
-        worker.maintenance_comment = report.maintenance_comments
-        worker.maintenance_origin = report.maintenance_origin or worker.maintenance_origin or "local"
+    elif not unheard:
+        changed = report.maintenance_comments and report.maintenance_comments != worker.maintenance_comment
+        worker.maintenance_comment = report.maintenance_comments or worker.maintenance_comment
+        if changed or report.maintenance_origin:
+            worker.maintenance_origin = report.maintenance_origin or worker.maintenance_origin or "local"
     worker.jobs_active, worker.sysinfo = report.jobs_active, dict(report.sysinfo)
     worker.slots = report.slots
     worker.last_heartbeat = now
@@ -193,10 +199,11 @@ def expire_silent(session: Session, interval: float, now: datetime) -> list[str]
 def request_maintenance(session: Session, name: str, comment: str | None, now: datetime, *, by: str) -> None:
     """Ask a worker to finish its jobs and take no more; one that is gone comes back in maintenance."""
     worker, before = _existing(session, name)
+    automatic = worker.maintenance_origin == "automatic"
     worker.maintenance_comment, worker.maintenance_origin = comment, "admin"
     if before in GONE:
         after = WorkerState.OFFLINE_MAINTENANCE
-    elif before in IN_MAINTENANCE:
+    elif before in IN_MAINTENANCE and not automatic:
         after = before
     else:
         after = WorkerState.MAINTENANCE_REQUEST

@@ -53,6 +53,28 @@ def test_maintenance_of_the_workers_own_carries_its_comment_and_origin(database,
         assert (worker.maintenance_comment, worker.maintenance_origin) == (None, None)
 
 
+def test_an_administrator_who_takes_over_an_automatic_maintenance_is_not_overruled_by_a_worker_that_recovers(database):
+    with database() as session:
+        register(session, "w", NOW)
+        own = {"maintenance_comments": "Disk at 98 %", "maintenance_origin": "automatic"}
+        beat(session, NOW, S.MAINTENANCE_MODE, **own)
+        ask(session, workers.request_maintenance, None, NOW, by="ann")
+        worker = beat(session, NOW, S.MAINTENANCE_MODE, **own)
+        assert (worker.state, worker.maintenance_origin) == (S.MAINTENANCE_REQUEST, "admin")
+        worker = beat(session, NOW, S.IDLE)  # it has not heard, and is well again
+        assert (worker.state, worker.maintenance_origin) == (S.MAINTENANCE_REQUEST, "admin")
+        worker = beat(session, NOW, S.MAINTENANCE_MODE)
+        assert (worker.state, worker.maintenance_origin) == (S.MAINTENANCE_MODE, "admin")
+
+
+def test_a_person_at_the_site_who_takes_over_an_automatic_maintenance_without_a_word_is_known(database):
+    with database() as session:
+        register(session, "w", NOW)
+        beat(session, NOW, S.MAINTENANCE_MODE, maintenance_comments="Disk at 98 %", maintenance_origin="automatic")
+        worker = beat(session, NOW, S.MAINTENANCE_MODE, maintenance_comments="", maintenance_origin="local")
+        assert worker.maintenance_origin == "local"
+
+
 def test_maintenance_of_a_worker_that_is_gone_waits_for_it(database):
     with database() as session:
         register_as(session, S.OFFLINE)
