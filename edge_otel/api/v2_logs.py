@@ -13,11 +13,12 @@ from edge_otel.api import log_files
 from edge_otel.api.auth import Caller, Principal
 from edge_otel.api.body_limit import MAX_LOG_BODY, decompressed
 from edge_otel.api.refusals import RESPONSES, cursor_range
-from edge_otel.errors import BadInput, JobNotFound, StaleClaim
+from edge_otel.errors import BadInput, JobNotFound, LogGap, StaleClaim
 from edge_otel.models import jobs, logs
 from edge_otel.models.session import Session, new_session
 from edge_otel.models.tables import Job
 from edge_otel.settings import LogFolder
+from edge_otel.telemetry import counters
 from edge_otel.wire import CLAIM_HEADER, Claim
 
 router = APIRouter(prefix="/v2/jobs", tags=["Logs"], responses=RESPONSES)
@@ -61,11 +62,16 @@ def cursor(job_id: UUID, caller: Caller, claim: ClaimHeader) -> Response:
 def _append(job_id: str, claim: int, first: int, data: bytes, caller: Principal, folder: LogFolder) -> Response:
     with new_session() as session:
         job = _job_of(session, job_id, claim, caller)
-        stored = logs.append(session, job, claim, first, data)
+        try:
+            stored = logs.append(session, job, claim, first, data)
+        except LogGap:
+            counters.LOG_GAPS.inc()
+            raise
         complete = logs.all_here(session, job)
+    counters.LOG_BYTES_STORED.inc(stored.fresh)
     if complete:
         log_files.finalise(job_id, folder)
-    return _stored(stored, 202)
+    return _stored(stored.cursor, 202)
 
 
 def _job_of(session: Session, job_id: str, claim: int, caller: Principal) -> Job:

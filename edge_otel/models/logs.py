@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -27,8 +28,17 @@ def stored_bytes(session: Session, job_id: str) -> int:
     return int(session.scalar(select(func.sum(LogChunk.length)).where(LogChunk.job_id == job_id)) or 0)
 
 
-def append(session: Session, job: Job, claim: int, offset: int, data: bytes) -> int:
-    """Store bytes that begin at ``offset`` of what a locked job logged under a claim, and return the new cursor.
+class Appended(NamedTuple):
+    """What became of a range of bytes."""
+
+    cursor: int
+    """Bytes that are stored now, in all."""
+    fresh: int
+    """Those that were not before."""
+
+
+def append(session: Session, job: Job, claim: int, offset: int, data: bytes) -> Appended:
+    """Store bytes that begin at ``offset`` of what a locked job logged under a claim.
 
     What is stored already is dropped; LogGap is raised, with the cursor, if bytes before ``offset`` are missing.
     """
@@ -40,21 +50,25 @@ def append(session: Session, job: Job, claim: int, offset: int, data: bytes) -> 
         session.add(_chunk(job.id, claim, known, fresh, None))
         job.log_complete = False
         session.flush()
-    return known + len(fresh)
+    return Appended(known + len(fresh), len(fresh))
 
 
-def push(session: Session, job: Job, data: bytes, pushed_at: datetime) -> None:
-    """Store the next piece of a locked job's log, unless a piece with the same time is there already."""
+def push(session: Session, job: Job, data: bytes, pushed_at: datetime) -> int:
+    """Store the next piece of a locked job's log, unless a piece with the same time is there already; return the bytes
+    that were stored."""
     repeated = session.scalar(
         select(LogChunk.offset)
         .where(LogChunk.job_id == job.id, LogChunk.claim == job.claim, LogChunk.pushed_at == pushed_at)
         .limit(1)
     )
-    if repeated is None and data:
+    if repeated is not None:
+        return 0
+    if data:
         session.add(_chunk(job.id, job.claim, cursor(session, job.id, job.claim), data, pushed_at))
         # What comes after the end (an edge3 worker's own error text) belongs into the file as well.
         job.log_complete = False
         session.flush()
+    return len(data)
 
 
 def read(session: Session, job_id: str, claim: int | None = None) -> Iterator[bytes]:

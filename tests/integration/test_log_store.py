@@ -31,7 +31,7 @@ def job_id(database):
 
 def append(session, job_id, offset, data):
     """Append to the job's log as a request does."""
-    return logs.append(session, jobs.lock(session, job_id), 1, offset, data)
+    return logs.append(session, jobs.lock(session, job_id), 1, offset, data).cursor
 
 
 def stored(database, job_id):
@@ -96,7 +96,7 @@ def test_each_claim_has_a_log_of_its_own_and_they_are_read_in_order(database, jo
         queue_job(session, NOW, id=job_id)
         claim(session, session.get(Worker, "w"), NOW)
     with database() as session:
-        assert logs.append(session, jobs.lock(session, job_id), 2, 0, b"second run\n") == 11
+        assert logs.append(session, jobs.lock(session, job_id), 2, 0, b"second run\n").cursor == 11
         assert b"".join(logs.read(session, job_id, 1)) == b"first run\n"
     assert stored(database, job_id) == b"first run\nsecond run\n"
 
