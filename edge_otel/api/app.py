@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,10 +12,11 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from edge_otel import __version__
-from edge_otel.api import channel, health, metrics, refusals, v1_jobs, v1_workers, v2_logs
+from edge_otel.api import channel, health, metrics, otlp, refusals, v1_jobs, v1_workers, v2_logs
 from edge_otel.api.auth import Authenticator
 from edge_otel.api.body_limit import BodyLimit
 from edge_otel.api.farewell import on_signals
+from edge_otel.api.forwarder import Forwarder
 from edge_otel.api.hub import Hub
 from edge_otel.api.log_files import Sweep
 from edge_otel.api.timing import Timing
@@ -23,6 +25,7 @@ from edge_otel.models import fleet
 from edge_otel.models.database import DatabaseFailure, check_migrated
 from edge_otel.models.session import new_session
 from edge_otel.settings import LogFolder, Settings, airflow_configuration
+from edge_otel.telemetry import central
 
 log = logging.getLogger(__name__)
 
@@ -41,27 +44,40 @@ def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
     app.state.log_folder = log_folder
     app.state.authenticator = Authenticator(settings.accept_shared_secret_tokens)
     app.state.fleet = metrics.Fleet()
+    collector = central.collector(settings, os.environ)
+    app.state.forwarder = Forwarder(collector)
+    app.state.spans = central.recorder("edge-api", collector)
     app.add_middleware(BodyLimit)
     app.add_middleware(Timing)
     refusals.install(app)
-    for routes in (health, metrics, v1_workers, v1_jobs, v2_logs, channel):
+    for routes in (health, metrics, v1_workers, v1_jobs, v2_logs, otlp, channel):
         app.include_router(routes.router)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state = app.state
     await run_in_threadpool(_prepare)
-    hub = app.state.hub = Hub(app.state.settings, app.state.log_folder)
-    sweep = asyncio.create_task(Sweep(app.state.log_folder).run(), name="edge-log-sweep")
+    await run_in_threadpool(state.spans.load)
+    await state.forwarder.start()
+    hub = state.hub = Hub(state.settings, state.log_folder, state.spans)
+    sweep = asyncio.create_task(Sweep(state.log_folder).run(), name="edge-log-sweep")
     hub.start()
+
+    def leave() -> None:
+        hub.leave()
+        state.forwarder.leave()
+
     try:
-        with on_signals(hub.leave):
+        with on_signals(leave):
             yield
     finally:
         sweep.cancel()
         await hub.stop()
-        app.state.fleet.close()
+        await state.forwarder.close()
+        state.fleet.close()
+        await run_in_threadpool(state.spans.close)
         await asyncio.gather(sweep, return_exceptions=True)
 
 

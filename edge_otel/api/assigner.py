@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -12,12 +12,14 @@ from edge_otel.api.assign import Seat
 from edge_otel.api.link import Link
 from edge_otel.api.offers import not_offered, offer_of
 from edge_otel.messages import Offer
-from edge_otel.models.assignment import Batch, claim_batch
+from edge_otel.models.assignment import Batch, Claimed, claim_batch
 from edge_otel.models.database import DatabaseFailure
 from edge_otel.models.reports import Report
 from edge_otel.models.session import hasty_session
 from edge_otel.settings import Settings
 from edge_otel.state import JobState
+from edge_otel.telemetry import central_spans, counters
+from edge_otel.telemetry.spans import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +33,12 @@ AFTER_FAILURE = 1.0
 class Assigner:
     """One loop with one thread."""
 
-    def __init__(self, links: Mapping[str, Link], settings: Settings, report: Callable[[Report], None]) -> None:
+    def __init__(
+        self, links: Mapping[str, Link], settings: Settings, spans: Recorder, report: Callable[[Report], None]
+    ) -> None:
         self._links = links
         self._settings = settings
+        self._spans = spans
         self._report = report
         self._wake = asyncio.Event()
         self._database = ThreadPoolExecutor(1, thread_name_prefix="edge-assign")
@@ -63,7 +68,7 @@ class Assigner:
         loop = asyncio.get_running_loop()
         patience = self._settings.offer_timeout
         try:
-            batch = await loop.run_in_executor(self._database, _claim, seats, timedelta(seconds=patience))
+            batch, now = await loop.run_in_executor(self._database, _claim, seats, timedelta(seconds=patience))
         except DatabaseFailure as failure:
             log.warning("No jobs can be assigned now: %s", failure.orig)
             await asyncio.sleep(AFTER_FAILURE)
@@ -83,17 +88,25 @@ class Assigner:
             link = self._links.get(worker)
             room = link.seat() if link is not None and link.connection == connections[worker] else None
             if link is None or room is None or room.free < job.slots:
-                self._report(Report(worker, job.id, job.claim, JobState.QUEUED))
+                self._report(Report(worker, job.id, job.claim, JobState.QUEUED, why="no_room"))
             else:
                 link.offer(offer, until)
+                counters.assigned(job.queue, job.carrier, job.queued_at, now)
+        # Not in the event loop: there may be hundreds.
+        self._database.submit(self._record, batch.claimed, now)
         if batch.more:
             self.wake()
+
+    def _record(self, claimed: Iterable[tuple[str, Claimed]], now: datetime) -> None:
+        for worker, job in claimed:
+            self._spans.record(central_spans.queued(job, worker, job.claim, job.queued_at, now))
 
     def close(self) -> None:
         """Let the thread end."""
         self._database.shutdown(wait=False, cancel_futures=True)
 
 
-def _claim(seats: list[Seat], offer_timeout: timedelta) -> Batch:
+def _claim(seats: list[Seat], offer_timeout: timedelta) -> tuple[Batch, datetime]:
     with hasty_session() as session:
-        return claim_batch(session, seats, now=datetime.now(UTC), offer_timeout=offer_timeout)
+        now = datetime.now(UTC)
+        return claim_batch(session, seats, now=now, offer_timeout=offer_timeout), now

@@ -65,8 +65,12 @@ class Forwarder:
 
     async def start(self) -> None:
         """Get ready to send."""
-        if self._collector is not None:
+        if self._collector is None:
+            return
+        try:
             self._transport = await asyncio.get_running_loop().run_in_executor(self._threads, _new_transport)
+        except OSError as error:
+            log.error("No telemetry can be passed on: the certificates cannot be read: %s", error)  # noqa: TRY400
 
     def leave(self) -> None:
         """Take no more, and wait only a little for what is under way: its senders still have it."""
@@ -87,7 +91,7 @@ class Forwarder:
         if self._collector is None:
             raise NoCollector
         if self._leaving or self._transport is None:
-            raise TooBusy("This API server is starting or going away.", retry_after=1)
+            raise TooBusy("This API server cannot pass telemetry on: it starts, or goes away.", retry_after=1)
         left = self._outages[signal].left(_now())
         if left is not None:
             raise CollectorAway(retry_after=_spread(left))

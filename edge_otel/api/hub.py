@@ -25,7 +25,8 @@ from edge_otel.models.reports import Report
 from edge_otel.models.session import hasty_session
 from edge_otel.settings import LogFolder, Settings
 from edge_otel.state import JobState
-from edge_otel.telemetry import context
+from edge_otel.telemetry import context, counters
+from edge_otel.telemetry.spans import Recorder as Spans
 from edge_otel.wire import WorkerReply
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ LEAVE_WITHIN = 3.0
 AFTER_DEFECT = 1.0
 """Seconds until a loop that failed goes on."""
 
+_HEARTBEATS = counters.HEARTBEATS.labels("channel")
 
 R = TypeVar("R")
 
@@ -48,15 +50,15 @@ R = TypeVar("R")
 class Hub:
     """One per process. All of it runs in the server's event loop; the database is asked in threads."""
 
-    def __init__(self, settings: Settings, log_folder: LogFolder) -> None:
+    def __init__(self, settings: Settings, log_folder: LogFolder, spans: Spans) -> None:
         self._settings = settings
         self.links: dict[str, Link] = {}
         self._handshaking = 0
         self._registering: set[str] = set()
         self._handshakes = ThreadPoolExecutor(HANDSHAKES, thread_name_prefix="edge-handshake")
-        self.assigner = Assigner(self.links, settings, self._report)
+        self.assigner = Assigner(self.links, settings, spans, self._report)
         self.recorder = Recorder(log_folder, self.assigner.wake)
-        self.pulse = Pulse(self.links, settings, refuse=self.refuse, cancel=self._cancel)
+        self.pulse = Pulse(self.links, settings, spans, refuse=self.refuse, cancel=self._cancel)
         self.listening = Listening(self.assigner, self.pulse)
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving = False
@@ -147,6 +149,7 @@ class Hub:
         if (old := self.links.get(hello.name)) is not None:
             self._retire(old, link)
         self.links[hello.name] = link
+        counters.CHANNEL_CONNECTIONS.set(len(self.links))
         link.send(Welcome(**dict(reply)))
         for job in not_held:
             link.send(Stale.model_validate({"id": job.id, "claim": job.claim}))
@@ -175,6 +178,7 @@ class Hub:
     async def hear(self, link: Link, message: Hello | Heartbeat | Accept | Decline | Ended) -> None:
         """Take in a message of a registered worker; returns when the next one may be read."""
         if isinstance(message, Heartbeat):
+            _HEARTBEATS.inc()
             was_full = link.seat() is None
             self.pulse.mark(link, news=link.hear(message))
             if was_full:
@@ -189,7 +193,7 @@ class Hub:
         elif isinstance(message, Decline):
             log.info("Worker %s declines job %s: %s", link.name, message.id, message.reason)
             link.decline(key)
-            report = Report(link.name, *key, JobState.QUEUED)
+            report = Report(link.name, *key, JobState.QUEUED, why="declined")
         else:
             link.released(key)
             self.assigner.wake()
@@ -200,8 +204,9 @@ class Hub:
         """A channel has ended: what was offered and not accepted returns to the queue."""
         if self.links.get(link.name) is link:
             del self.links[link.name]
+            counters.CHANNEL_CONNECTIONS.set(len(self.links))
         for job in link.offered:
-            self._report(Report(link.name, *job, JobState.QUEUED))
+            self._report(Report(link.name, *job, JobState.QUEUED, why="disconnected"))
         link.offered.clear()
 
     def _report(self, report: Report) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from prometheus_client import Counter
 from starlette.websockets import WebSocket
@@ -44,6 +44,17 @@ CLOSE_WITHIN = 3.0
 JobKey = tuple[str, int]
 """Id and claim."""
 
+MAX_TRACED = 16
+"""Heartbeats with a recorded span that may wait to be stored: they are stored in one."""
+
+
+class Traced(NamedTuple):
+    """A heartbeat whose span is recorded when it is stored."""
+
+    report: Heartbeat
+    parent: context.Carrier
+    at: datetime
+
 
 def counted(direction: str, messages: Any) -> Mapping[type[Message], Counter]:
     """Return what counts the messages of each of these types."""
@@ -73,6 +84,7 @@ class Link:
         self.declined = False
         """The worker knows of fewer slots than this server: until it has reported again, it is offered nothing."""
         self._trace_id: str | None = None
+        self.traced: list[Traced] = []
         self._unsent: deque[str] = deque()
         self._unsent_size = 0
         self._stirred = asyncio.Event()
@@ -118,6 +130,9 @@ class Link:
             self.told.maintenance_comments = self.told.maintenance_origin = None
         self._seated = False
         self.told.last_update = datetime.now(UTC)
+        parent = context.valid({"traceparent": heartbeat.traceparent, "tracestate": heartbeat.tracestate})
+        if context.sampled(parent) and len(self.traced) < MAX_TRACED:
+            self.traced.append(Traced(heartbeat, parent, self.told.last_update))
         self._tell(HeartbeatAck, self.seq)
         return news
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from edge_otel.api import registration
-from edge_otel.api.link import JobKey, Link
+from edge_otel.api.link import JobKey, Link, Traced
 from edge_otel.errors import EdgeError, Forbidden, SessionReplaced, WorkerNotFound
 from edge_otel.messages import Bye
 from edge_otel.models import fleet
@@ -18,6 +18,8 @@ from edge_otel.models.database import DatabaseFailure
 from edge_otel.models.fleet import Beat, Reclaimed, Recorded, Stored
 from edge_otel.models.session import hasty_session
 from edge_otel.settings import Settings
+from edge_otel.telemetry import central_spans
+from edge_otel.telemetry.spans import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +44,13 @@ class Pulse:
         self,
         links: Mapping[str, Link],
         settings: Settings,
+        spans: Recorder,
         refuse: Callable[[Link, EdgeError], None],
         cancel: Callable[[Link, JobKey], None],
     ) -> None:
         self._links = links
         self._settings = settings
+        self._spans = spans
         self._refuse = refuse
         self._cancel = cancel
         self._unwritten: dict[str, Link] = {}
@@ -90,15 +94,21 @@ class Pulse:
                 return
             seqs = {name: link.seq for name, link in links.items()}
             beats = {name: link.beat() for name, link in links.items()}
+            traced: dict[str, list[Traced]] = {}
+            for name, link in links.items():
+                traced[name], link.traced = link.traced, []
             try:
                 recorded = await self._ask(_record, beats)
             except DatabaseFailure as failure:
                 log.warning("%d heartbeats wait for the database: %s", len(links), failure.orig)
                 self._unwritten = links | self._unwritten
+                self._record(traced, dict.fromkeys(links, type(failure).__name__))
                 return
+            for name in recorded.not_written:
+                links[name].traced = traced.pop(name) + links[name].traced
             self._unwritten = {name: links[name] for name in recorded.not_written} | self._unwritten
             written = {name: link for name, link in links.items() if name not in recorded.not_written}
-            self._heed(written, recorded.rows, seqs)
+            self._record(traced, self._heed(written, recorded.rows, seqs))
             for job in recorded.not_held:
                 if self._links.get(job.worker) is links[job.worker]:
                     self._cancel(links[job.worker], (job.id, job.claim))
@@ -132,22 +142,39 @@ class Pulse:
         self._heed({name: link for name, link in links.items() if name not in self._unwritten}, rows, seqs)
         self._cancel_taken(changed)
 
-    def _heed(self, links: Mapping[str, Link], rows: Mapping[str, Stored], seqs: Mapping[str, int]) -> None:
+    def _heed(self, links: Mapping[str, Link], rows: Mapping[str, Stored], seqs: Mapping[str, int]) -> dict[str, str]:
+        """Do what the rows say, and return by name what is wrong with those workers that are not wanted here."""
         now = datetime.now(UTC)
+        wrong: dict[str, str] = {}
         for name, link in links.items():
             row = rows.get(name)
+            error: EdgeError | None = None
             if self._links.get(name) is not link:
+                if row is None or row.connection != link.connection:
+                    wrong[name] = "ConnectionReplaced"
                 continue
             if row is None:
-                self._refuse(link, WorkerNotFound(f"No worker {name!r} is registered any more."))
+                error = WorkerNotFound(f"No worker {name!r} is registered any more.")
             elif row.connection != link.connection and row.session != link.session:
-                self._refuse(link, SessionReplaced())
+                error = SessionReplaced()
             elif row.connection != link.connection:
+                wrong[name] = "ConnectionReplaced"
                 link.close(Bye(reason="The worker is connected elsewhere."))
             elif row.revoked_at is not None or row.expires_at is None or row.expires_at <= now:
-                self._refuse(link, Forbidden(reason=f"the token of worker {name} was revoked or has expired"))
+                error = Forbidden(reason=f"the token of worker {name} was revoked or has expired")
             else:
                 link.heed(row, seqs[name])
+            if error is not None:
+                wrong[name] = type(error).__name__
+                self._refuse(link, error)
+        return wrong
+
+    def _record(self, traced: Mapping[str, list[Traced]], wrong: Mapping[str, str]) -> None:
+        now = datetime.now(UTC)
+        for name, heartbeats in traced.items():
+            for heard in heartbeats:
+                error = wrong.get(name, "")
+                self._spans.record(central_spans.heard(heard.report, name, heard.parent, heard.at, now, error))
 
     def _cancel_taken(self, changed: Mapping[str, Reclaimed]) -> None:
         for link in self._links.values() if changed else ():

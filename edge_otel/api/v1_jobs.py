@@ -15,12 +15,13 @@ from edge_otel.api.auth import Caller, Principal
 from edge_otel.api.offers import not_offered, offer_of
 from edge_otel.api.refusals import RESPONSES
 from edge_otel.errors import BadInput, JobNotFound, SessionReplaced, StaleClaim, WorkerUpgradeNeeded
-from edge_otel.models import jobs, logs, workers
+from edge_otel.models import jobs, logs, reports, workers
 from edge_otel.models.session import Session, new_session
 from edge_otel.models.tables import Job
 from edge_otel.models.wakeup import announce_jobs
 from edge_otel.settings import Settings
 from edge_otel.state import FINISHED, TAKES_JOBS, JobState, Verdict, WorkerState
+from edge_otel.telemetry import central_spans, counters
 from edge_otel.wire import Coordinate, FetchRequest, JobOffer, JobReport, LogPush, Number, ReportedState, WorkerName
 
 log = logging.getLogger(__name__)
@@ -73,14 +74,21 @@ def fetch(worker_name: WorkerName, wish: FetchRequest, caller: Caller, request: 
             now=now,
             offer_timeout=timeout,
         )
-        while (job := claim()) is not None:
+        offer = None
+        spans = []
+        while offer is None and (job := claim()) is not None:
+            spans.append(central_spans.queued(job, worker_name, job.claim, job.queued_at, now))
             try:
-                return offer_of(job, JobOffer)
+                offer = offer_of(job, JobOffer)
+                counters.assigned(job.queue, job.carrier, job.queued_at, now)
             except ValueError as error:
                 outcome = not_offered(error)
                 log.error("Job %s: %s", job.id, outcome.error)  # noqa: TRY400
                 jobs.record_report(job, JobState.FAILED, job.claim, now, error=outcome.error)
-        return None
+                counters.reported(JobState.FAILED, Verdict.STORED, queue=job.queue, carrier=job.carrier)
+    for span in spans:
+        request.app.state.spans.record(span)
+    return offer
 
 
 _Coordinates = "{dag_id}/{task_id}/{run_id}/{try_number}/{map_index}"
@@ -127,6 +135,8 @@ def set_state(
         if verdict is Verdict.STORED and job.state == JobState.QUEUED:
             announce_jobs(session)
         job_id, finished = job.id, job.state in FINISHED
+        queue, carrier, ran = job.queue, job.carrier, reports.ran(job)
+    counters.reported(_REPORTED[state], verdict, queue=queue, carrier=carrier, ran=ran, why="declined")
     if verdict is Verdict.STALE:
         if caller.shared_secret:
             log.warning("Job %s: a stale report (%s) of an edge3 worker changes nothing.", job_id, state)
@@ -170,8 +180,9 @@ def push_logs(
         job = _locked_job(session, (dag_id, task_id, run_id, try_number, map_index), piece.task_instance_id, caller)
         if job is None:
             return
-        logs.push(session, job, piece.log_chunk_data.encode(errors="backslashreplace"), piece.log_chunk_time)
+        stored = logs.push(session, job, piece.log_chunk_data.encode(errors="backslashreplace"), piece.log_chunk_time)
         job_id, finished = job.id, job.state in FINISHED
+    counters.LOG_BYTES_STORED.inc(stored)
     if finished:
         log_files.finalise(job_id, request.app.state.log_folder)
 
@@ -192,6 +203,7 @@ def _locked_job(
         raise JobNotFound
     if claim is not None and claim < job.claim:
         # Before the question whose job it is now: the caller was its worker once, and must learn that it is not.
+        counters.JOBS_STALE.labels(job.queue).inc()
         raise StaleClaim
     caller.require_worker(job.worker)
     caller.require_scope(job.team, [job.queue])

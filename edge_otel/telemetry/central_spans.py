@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
+from edge_otel.state import WorkerState
 from edge_otel.telemetry import context, names
 from edge_otel.telemetry.context import Carrier
 from edge_otel.telemetry.spans import Finished, Values
@@ -43,6 +44,15 @@ class Held(Job, Protocol):
     def changed_at(self) -> datetime: ...
 
 
+class Report(Protocol):
+    """What a worker says of itself."""
+
+    @property
+    def state(self) -> WorkerState: ...
+    @property
+    def jobs_active(self) -> int: ...
+
+
 def sent(job: Job, start: datetime, end: datetime) -> Finished:
     """Return the span of a job that was put in the table."""
     return _of_job(names.SEND, job, start, end, {names.OPERATION_TYPE: "send"})
@@ -68,31 +78,18 @@ def orphaned(job: Held, reason: str, now: datetime, why: str) -> Finished:
     return _of_job(names.ORPHAN, job, job.changed_at, now, more, why)
 
 
-def heartbeat(
-    worker: str,
-    state: str,
-    jobs_active: int,
-    parent: Carrier,
-    start: datetime,
-    end: datetime,
-    error: Exception | None = None,
-) -> Finished:
-    """Return the span of a heartbeat at the server; ``parent``: the context that came with it."""
+def heard(report: Report, worker: str, parent: Carrier, start: datetime, end: datetime, error: str = "") -> Finished:
+    """Return the span of a heartbeat at the server. ``parent``: the context that came with it; ``error``: why it is
+    not stored, as the name of an error."""
     attributes: dict[str, str | int | float] = {
         names.WORKER_NAME: worker,
-        names.WORKER_STATE: state,
-        names.JOBS_ACTIVE: jobs_active,
+        names.WORKER_STATE: report.state.value,
+        names.JOBS_ACTIVE: report.jobs_active,
     }
-    if error is not None:
-        attributes[names.ERROR_TYPE] = type(error).__name__
-    return Finished(
-        names.HEARTBEAT_SERVER,
-        context.child_of(parent),
-        parent,
-        start.timestamp(),
-        end.timestamp(),
-        attributes,
-    )
+    if error:
+        attributes[names.ERROR_TYPE] = error
+    child = context.child_of(parent)
+    return Finished(names.HEARTBEAT_SERVER, child, parent, start.timestamp(), end.timestamp(), attributes)
 
 
 def _of_job(
