@@ -5,6 +5,7 @@ The SDK's tracer is not used: these spans are built when all is known, so that t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -12,6 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_otel import __version__
@@ -19,6 +21,7 @@ from edge_otel.telemetry import context, names
 from edge_otel.telemetry.context import Carrier
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -48,7 +51,9 @@ class Finished:
 
 def resource(service: str, **more: str) -> dict[str, str]:
     """Return who speaks; ``OTEL_RESOURCE_ATTRIBUTES`` adds to it."""
+    machine = host_id()
     return {
+        **({names.HOST_ID: machine} if machine else {}),
         names.SERVICE_NAMESPACE: "airflow",
         names.SERVICE_NAME: service,
         names.SERVICE_VERSION: __version__,
@@ -56,6 +61,23 @@ def resource(service: str, **more: str) -> dict[str, str]:
         names.OS_TYPE: platform.system().lower(),
         **more,
     }
+
+
+def host_id() -> str | None:
+    """Return the machine's id; None where the system has none. Source: machine-id(5), dbus-uuidgen(1)."""
+    for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if found := path.read_text().strip():
+                return found
+    return None
+
+
+def sdk_resource(attributes: Mapping[str, str]) -> Resource:
+    """Return the SDK's resource with these attributes, and what the environment adds. Loads the SDK."""
+    from opentelemetry.sdk.resources import Resource
+
+    # Explicit values win over the environment's in a merge.
+    return Resource.create({}).merge(Resource(dict(attributes)))
 
 
 class Recorder:
@@ -83,11 +105,9 @@ class Recorder:
         with self._lock:
             if self._processor is not None or self._exporter is None:
                 return
-            from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-            # Explicit values win over the environment's in a merge, and the environment adds the rest.
-            self._resource = Resource.create({}).merge(Resource(dict(self._attributes)))
+            self._resource = sdk_resource(self._attributes)
             self._processor = BatchSpanProcessor(self._exporter())
 
     def record(self, span: Finished) -> None:

@@ -21,6 +21,7 @@ from edge_worker.host import Host, TaskInterpreter
 from edge_worker.journal import Journal
 from edge_worker.launch import InterpreterLauncher, Launcher, ZygoteLauncher
 from edge_worker.link import Link
+from edge_worker.logexport import LogExport
 from edge_worker.loop import Loop
 from edge_worker.outbox import Outbox
 from edge_worker.polling import Polling, TokenFile
@@ -37,23 +38,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
+async def run(settings: Settings, interpreter: TaskInterpreter, export: LogExport) -> int:
     """Run the daemon until it has left; return the exit code. Raises BadSetting."""
-    token = TokenFile(settings)
-    if not token:
-        raise BadSetting(f"--token-file: {settings.token_file} holds no token")
-    if os.name != "nt" and settings.token_file.stat().st_mode & 0o077:
-        log.warning("%s can be read by others; `chmod 600` it", settings.token_file)
+    token = read_token(settings)
     task_file = environment.read_file(settings.task_env_file) if settings.task_env_file else {}
     journal = Journal(settings.state_dir)
     journal.lock()
     outbox = make_outbox(settings, token)
     receiver = Receiver(listen(settings.state_dir) if outbox.on else None, outbox)
     task_env = environment.for_tasks(os.environ, task_file, settings.name, receiver.url)
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(daemonlog.heed_callbacks)
-    # Files and checksums; the default would be many threads, each with its own memory arena.
-    loop.set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="files"))
+    prepare_loop()
     try:
         transport = Link(settings, token, Polling(settings, token))
     except OSError as error:
@@ -62,7 +56,8 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
     users = UserFacts(settings.facts_function) if settings.facts_function else None
     station = Station(settings, Watch(settings, host, users), journal, task_env, outbox)
     launcher = make_launcher(settings, task_env)
-    spans = Spans(settings.name, span_recorder(settings, outbox))
+    who = resource("edge-worker", **{names.WORKER_NAME: settings.name})
+    spans = Spans(settings.name, span_recorder(who, outbox))
     site = Site(
         worker=settings.name,
         transport=transport,
@@ -79,12 +74,18 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
         asking = users.run(lambda: station.pace().telemetry_interval, station.news.set)
         background.append(asyncio.create_task(asking, name="facts"))
     outbox.start()
+    export.start(outbox, who)
     await receiver.start()
     server = await admin.serve(station, settings.state_dir)
     heed_signals(station)
     log.info("edge-worker %s starts, pid %d, server %s", __version__, os.getpid(), settings.server)
     try:
         code = await Loop(station, transport, site, journal).run()
+        log.info("edge-worker has left")
+    except Exception:
+        # It will end the process, whose own words stay at the site.
+        log.critical("a defect ends the daemon; its jobs go on", exc_info=True)
+        raise
     finally:
         for task in background:
             task.cancel()
@@ -94,14 +95,32 @@ async def run(settings: Settings, interpreter: TaskInterpreter) -> int:
         await launcher.close()
         receiver.close()
         await asyncio.to_thread(spans.close)
+        await asyncio.to_thread(export.close)
         await asyncio.to_thread(outbox.close)
         await transport.close()
         journal.unlock()
-    log.info("edge-worker has left")
     return code
 
 
-def span_recorder(settings: Settings, outbox: Outbox) -> Recorder:
+def read_token(settings: Settings) -> TokenFile:
+    """Return the worker's token. Raises BadSetting."""
+    token = TokenFile(settings)
+    if not token:
+        raise BadSetting(f"--token-file: {settings.token_file} holds no token")
+    if os.name != "nt" and settings.token_file.stat().st_mode & 0o077:
+        log.warning("%s can be read by others; `chmod 600` it", settings.token_file)
+    return token
+
+
+def prepare_loop() -> None:
+    """Make the event loop ours."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(daemonlog.heed_callbacks)
+    # Files and checksums; the default would be many threads, each with its own memory arena.
+    loop.set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="files"))
+
+
+def span_recorder(who: dict[str, str], outbox: Outbox) -> Recorder:
     """Return what exports the daemon's spans by the outbox."""
 
     def exporter() -> SpanExporter:
@@ -109,7 +128,7 @@ def span_recorder(settings: Settings, outbox: Outbox) -> Recorder:
 
         return OutboxSpans(outbox)
 
-    return Recorder(resource("edge-worker", **{names.WORKER_NAME: settings.name}), exporter if outbox.on else None)
+    return Recorder(who, exporter if outbox.on else None)
 
 
 def make_outbox(settings: Settings, token: TokenFile) -> Outbox:

@@ -14,6 +14,7 @@ from edge_worker.faults import BadSetting
 
 if TYPE_CHECKING:
     from edge_worker.host import TaskInterpreter
+    from edge_worker.logexport import LogExport
     from edge_worker.settings import Settings
 
 BAD_CONFIGURATION = 2
@@ -150,22 +151,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _start(flags: dict[str, Any]) -> int:
     from edge_worker import daemonlog, settings
+    from edge_worker.logexport import LogExport
 
     chosen = settings.load(flags, flags.pop("config", None))
-    daemonlog.configure(chosen.log_level, chosen.log_format)
+    # It keeps what is said until it can be sent.
+    export = LogExport()
+    daemonlog.configure(chosen.log_level, chosen.log_format, export)
     from edge_worker.host import TaskInterpreter
 
     # It starts while the rest is imported.
     interpreter = TaskInterpreter(chosen.task_python)
     from edge_worker.daemon import run
 
-    return _run(run, chosen, interpreter)
+    return _run(run, chosen, interpreter, export)
 
 
-def _run(run: Any, chosen: Settings, interpreter: TaskInterpreter) -> int:
+def _run(run: Any, chosen: Settings, interpreter: TaskInterpreter, export: LogExport) -> int:
     import asyncio
 
-    return asyncio.run(run(chosen, interpreter))  # type: ignore[no-any-return]
+    return asyncio.run(run(chosen, interpreter, export))  # type: ignore[no-any-return]
 
 
 def _administrate(command: str, given: dict[str, Any]) -> int:
