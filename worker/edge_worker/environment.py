@@ -74,9 +74,11 @@ def for_tasks(
 
 def _instrument(env: dict[str, str], worker: str) -> None:
     """Make Airflow's tracing and any OpenTelemetry code find its way, unless the environment says otherwise."""
-    # Airflow's default is gRPC, and it ignores OTEL_EXPORTER_OTLP_PROTOCOL for traces.
+    # To Airflow the standard's default "otlp" is gRPC, whatever OTEL_EXPORTER_OTLP_PROTOCOL says.
+    exporter = "otlp_proto_grpc" if env.get(f"{OTLP_PREFIX}PROTOCOL") == "grpc" else "otlp_proto_http"
     for signal in ("TRACES", "METRICS", "LOGS"):
-        env.setdefault(f"OTEL_{signal}_EXPORTER", "otlp_proto_http")
+        if env.get(f"OTEL_{signal}_EXPORTER", "otlp") in ("", "otlp"):
+            env[f"OTEL_{signal}_EXPORTER"] = exporter
     # Airflow knows no exporter of this name, and the task would fail.
     if env["OTEL_TRACES_EXPORTER"] != "none":
         env.setdefault("AIRFLOW__TRACES__OTEL_ON", "True")

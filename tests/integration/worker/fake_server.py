@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+import payloads
 from fake_channel import PATH as CHANNEL_PATH
 from fake_channel import FakeChannel
 
@@ -75,6 +76,26 @@ class FakeJob:
         )
 
 
+@dataclass
+class Telemetry:
+    """One OTLP request that was taken."""
+
+    signal: str
+    payload: bytes
+    """Decompressed."""
+    call: Call
+
+    @classmethod
+    def of(cls, call: Call) -> Telemetry:
+        body = gzip.decompress(call.body) if call.headers.get("content-encoding") == "gzip" else call.body
+        return cls(call.path.rpartition("/")[2], body, call)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of spans or metrics, bodies of log records, in their order."""
+        return payloads.names(self.signal, self.payload)
+
+
 def refusal(status: int, error: str, detail: str = "because the test says so") -> Answer:
     return Answer(status, {"error": error, "detail": detail, "error_id": "e-1"})
 
@@ -105,6 +126,10 @@ class FakeCentral:
         }
         self._down = False
         self.traces: list[bytes] = []
+        self.telemetry: list[Telemetry] = []
+        """What the gateway took."""
+        self.collected: list[Telemetry] = []
+        """What came without the gateway, as to a collector."""
         self.connections = 0
         self.channels: list[FakeChannel] = []
         """All that were welcomed, the newest last."""
@@ -240,9 +265,10 @@ class FakeCentral:
         if path.startswith("/execution/"):
             self.executions.append(call)
             return self.execute(call, path.removeprefix("/execution/"))
-        if path == "/v1/traces":
-            body = gzip.decompress(call.body) if call.headers.get("content-encoding") == "gzip" else call.body
-            self.traces.append(body)
+        if path in ("/v1/traces", "/v1/metrics", "/v1/logs"):
+            self.collected.append(Telemetry.of(call))
+            if path == "/v1/traces":
+                self.traces.append(self.collected[-1].payload)
             return Answer(200, raw=b"")
         if call.headers.get("authorization") != f"Bearer {self.token}":
             return refusal(403, "Forbidden")
@@ -255,6 +281,10 @@ class FakeCentral:
             return self.job_state(call, [unquote(part) for part in rest.split("/")[3:]])
         if match := re.fullmatch(r"v2/jobs/([^/]+)/log", rest):
             return self.log(call, match[1])
+        if rest.startswith("v2/otlp/v1/"):
+            assert self.settings.get("otlp"), "telemetry was sent to a gateway without a collector"
+            self.telemetry.append(Telemetry.of(call))
+            return Answer(200, raw=b"", headers={"Content-Type": "application/x-protobuf"})
         return Answer(404, {"detail": "Not Found"})
 
     def worker(self, call: Call) -> Answer:
