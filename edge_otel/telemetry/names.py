@@ -220,11 +220,12 @@ WORKER_DISK = Metric("edge_worker_host_disk_utilization", "gauge", "1",
 WORKER_LOAD = Metric("edge_worker_host_load1", "gauge", "1", "Load of the host over one minute.", ("worker",))
 WORKER_CLOCK_SKEW = Metric("edge_worker_clock_skew_seconds", "gauge", "s",
     "The worker's clock minus the server's, as the worker measured it.", ("worker",))
-WORKER_LOG_BACKLOG = Metric("edge_worker_log_backlog_bytes", "gauge", "By",
+# Not as the worker's own OTLP metrics are called once Prometheus has flattened their names.
+WORKER_LOG_BACKLOG = Metric("edge_worker_unsent_log_bytes", "gauge", "By",
     "Task log at the site that the Edge API does not have yet.", ("worker",))
-WORKER_OUTBOX = Metric("edge_worker_outbox_size_bytes", "gauge", "By",
+WORKER_OUTBOX = Metric("edge_worker_unsent_telemetry_bytes", "gauge", "By",
     "Telemetry at the site that waits to be sent.", ("worker",))
-WORKER_DROPPED = Metric("edge_worker_outbox_dropped", "gauge", "{item}",
+WORKER_DROPPED = Metric("edge_worker_dropped_telemetry", "gauge", "{item}",
     "Payloads of telemetry that the worker has dropped since it started.", ("worker",))
 WORKER_FACT = Metric("edge_worker_fact", "gauge", "1", "A number that the user's own function returned.",
     ("worker", "fact"))
@@ -257,7 +258,8 @@ JOB_RUN_SECONDS = Metric("edge_job_run_duration_seconds", "histogram", "s",
 JOBS_ASSIGNED = Metric("edge_jobs_assigned_total", "counter", "{job}", "Jobs offered to workers.", ("queue",))
 JOBS_FINISHED = Metric("edge_jobs_finished_total", "counter", "{job}", "Ends of jobs that workers reported.",
     ("queue", "outcome"))
-JOBS_REQUEUED = Metric("edge_jobs_requeued_total", "counter", "{job}", "Offers that went back to the queue.",
+JOBS_REQUEUED = Metric("edge_jobs_requeued_total", "counter", "{job}",
+    "Offers that went back to the queue: declined, disconnected, no_room, or registered (anew, without them).",
     ("queue", "reason"))
 JOBS_STALE = Metric("edge_jobs_stale_total", "counter", "{report}",
     "Reports about jobs that are not the worker's any more.", ("queue",))
@@ -265,7 +267,8 @@ HEARTBEATS = Metric("edge_heartbeats_total", "counter", "{heartbeat}", "Heartbea
 CHANNEL_MESSAGES = Metric("edge_channel_messages_total", "counter", "{message}", "Messages on channels.",
     ("direction", "type"))
 CHANNEL_CONNECTIONS = Metric("edge_channel_connections", "gauge", "{connection}", "Open channels of this process.")
-CHANNEL_DISCONNECTS = Metric("edge_channel_disconnects_total", "counter", "{connection}", "Channels that have ended.",
+CHANNEL_DISCONNECTS = Metric("edge_channel_disconnects_total", "counter", "{connection}",
+    "Channels that have ended: the worker left, was sent_away, refused or too slow; the channel was broken, or failed.",
     ("reason",))
 LOG_BYTES_STORED = Metric("edge_log_bytes_total", "counter", "By", "Bytes of task log that were stored.")
 LOG_GAPS = Metric("edge_log_gaps_total", "counter", "{request}", "Pieces of log that began beyond what is stored.")
@@ -304,8 +307,8 @@ DISK_IO = Metric("system.disk.io", "counter", "By", "Bytes read from and written
 NETWORK_IO = Metric("system.network.io", "counter", "By", "Bytes received and sent.",
     (INTERFACE, NETWORK_DIRECTION))
 UPTIME = Metric("system.uptime", "gauge", "s", "Time since the machine was started.")
-LOAD_1 = Metric("edge.worker.load.1m", "gauge", "1", "Load of the host over one minute.")
-LOAD_5 = Metric("edge.worker.load.5m", "gauge", "1", "Load of the host over five minutes.")
+LOAD_1 = Metric("edge.worker.load.1m", "gauge", "{thread}", "Load of the host over one minute.")
+LOAD_5 = Metric("edge.worker.load.5m", "gauge", "{thread}", "Load of the host over five minutes.")
 DAEMON_CPU = Metric("process.cpu.time", "counter", "s", "CPU that the daemon used.", (CPU_MODE,))
 DAEMON_MEMORY = Metric("process.memory.usage", "updowncounter", "By", "Memory that the daemon holds.")
 DAEMON_THREADS = Metric("process.thread.count", "updowncounter", "{thread}", "Threads of the daemon.")
@@ -324,7 +327,7 @@ OUTBOX_SIZE = Metric("edge.worker.outbox.size", "updowncounter", "By", "Telemetr
 OUTBOX_DROPPED = Metric("edge.worker.outbox.dropped", "counter", "{item}", "Payloads of telemetry that were dropped.",
     (SIGNAL, REASON))
 RECONNECTS = Metric("edge.worker.reconnects", "counter", "{connection}", "Registrations after the first.")
-FACTS = Metric("edge.worker.fact", "gauge", "1", "A number that the user's own function returned.", (FACT,))
+FACTS = Metric("edge.worker.fact.value", "gauge", "{fact}", "A number that the user's own function returned.", (FACT,))
 
 WORKER = (
     CPU_TIME, CPU_UTILIZATION, CPU_COUNT, MEMORY_USAGE, MEMORY_LIMIT, MEMORY_UTILIZATION, SWAP_USAGE, FILESYSTEM_USAGE,
