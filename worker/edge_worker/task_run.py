@@ -56,6 +56,24 @@ def claim(folder: Path) -> None:
         temporary.unlink()
 
 
+def used(*usages: Any) -> dict[str, Any]:
+    """Return CPU time (seconds, of all) and peak memory (bytes, of the largest process) of getrusage(2)'s answers."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "cpu_time": round(sum(usage.ru_utime + usage.ru_stime for usage in usages), 3),
+        "memory_peak": max(usage.ru_maxrss for usage in usages) * unit,
+    }
+
+
+def usage() -> dict[str, Any]:
+    """Return what this process and its children have used; empty where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return {}
+    return used(resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+
+
 def append_log(path: Path, lines: list[str], level: str = "error") -> None:
     """Append events to a task's log in Airflow's format, one JSON object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +207,8 @@ def run(folder: Path, forked: bool = False) -> int:
             lines = [f"The task's process ended with code {code}. Its output:", *tail(folder / "output")]
         if lines:
             append_log(log_file, lines)
-    write(folder / "result.json", {"exit_code": code, "error": error, "time": time.time(), "task_state": state})
+    result = {"exit_code": code, "error": error, "time": time.time(), "task_state": state}
+    write(folder / "result.json", {**result, **usage()})
     return code
 
 

@@ -179,7 +179,7 @@ class Zygote:
         """Tell of children that have ended, and judge those that could not do so themselves."""
         while self.children:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -190,8 +190,9 @@ class Zygote:
             code = os.waitstatus_to_exitcode(status)
             result = folder / "result.json"
             if folder.exists() and not result.exists():
+                found = {"exit_code": code, "error": None, "time": time.time(), **self.task_run.used(usage)}
                 with contextlib.suppress(OSError):
-                    self.task_run.write(result, {"exit_code": code, "error": None, "time": time.time()})
+                    self.task_run.write(result, found)
             self.tell(ended=str(folder), exit_code=code)
 
 
