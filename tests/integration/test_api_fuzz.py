@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from served import new_token
 
+from demo.otlp import Store
 from edge_otel.api.app import create_app
 from edge_otel.models import jobs
 from edge_otel.settings import LogFolder, Settings
@@ -33,6 +34,7 @@ CHECKS = (
     content_type_conformance,
     response_schema_conformance,
 )
+schemathesis.serializer.alias("application/x-protobuf", "application/octet-stream")
 DOCUMENT = create_app(Settings(), LogFolder(Path("logs"), 0o755, 0o644)).openapi()
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 OPERATIONS = {operation.ok().label: operation.ok() for operation in SCHEMA.get_all_operations()}
@@ -58,6 +60,14 @@ EXISTING = {
 """Path parameters that lead to rows."""
 
 
+@pytest.fixture(scope="module")
+def collector():
+    """What telemetry is passed on to."""
+    store = Store()
+    yield store.endpoint
+    store.stop()
+
+
 @pytest.fixture
 def rows(database):
     """Worker ``w`` with a running job, an offered one and one that waits."""
@@ -74,8 +84,8 @@ def rows(database):
 
 @pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 @pytest.mark.parametrize(("label", "mode"), CASES)
-def test_any_request_is_answered_as_the_document_says(start_api, rows, label, mode):
-    api = start_api(channels=True, accept_shared_secret_tokens=True)
+def test_any_request_is_answered_as_the_document_says(start_api, rows, collector, label, mode):
+    api = start_api(channels=True, accept_shared_secret_tokens=True, otlp_endpoint=collector)
     headers = {"Authorization": f"Bearer {new_token('*')}"}
     operation = OPERATIONS[label]
     existing = {k: v for k, v in EXISTING.items() if any(p.name == k for p in operation.path_parameters)}
@@ -98,6 +108,8 @@ def test_any_request_is_answered_as_the_document_says(start_api, rows, label, mo
             case.body |= {"claim": 1, "task_instance_id": str(RUNNING), "session": "s1"}
         if current and case.headers is not None and "X-Claim" in case.headers:
             case.headers["X-Claim"] = "1"
+        if current and "/otlp/" in label:
+            case.headers = dict(case.headers or {}) | {"X-Edge-Worker": "w"}
         answer = case.call(base_url=api.url, headers=headers, session=session, timeout=20)
         case.validate_response(answer, checks=CHECKS, headers=headers)
 

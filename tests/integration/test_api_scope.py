@@ -27,6 +27,8 @@ from edge_otel.state import JobState
 
 OPEN = {("GET", "/v1/health"), ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")}
 """Open to everybody, or to clients on this host."""
+GATEWAY = {("POST", "/v2/otlp/v1/{signal}")}
+"""A token there speaks for its own worker whatever is claimed: its refusals have tests of their own."""
 RUNNING = str(UUID(int=1))
 OFFERED = str(UUID(int=2))
 _JOB = "dag/task/run/1/-1"
@@ -91,7 +93,7 @@ def secret_parts(authorizations):
 
 def test_every_route_is_tried_here(tmp_path):
     app = create_app(Settings(), LogFolder(tmp_path, 0o755, 0o644))
-    assert routes(app) == OPEN | REQUESTS.keys()
+    assert routes(app) == OPEN | GATEWAY | REQUESTS.keys()
     paths = {route.path for route in app.routes}
     hidden = paths - {path for _, path in routes(app)}
     # The channel's refusals have tests of their own.

@@ -21,6 +21,7 @@ PURE = {
     "edge_otel.versions",
     "edge_otel.telemetry.names",
     "edge_otel.api.assign",
+    "edge_otel.api.outage",
     "edge_worker.plan",
     "edge_worker.health",
 }
@@ -137,6 +138,7 @@ def test_a_pure_file_reads_no_clock_and_does_no_io(name):
         ("starlette", ("edge_otel.api",)),
         ("airflow", AIRFLOW_ALLOWED),
         ("requests", ("edge_worker",)),
+        ("httpx", ("edge_otel.api.forwarder",)),
         ("websockets", ("edge_worker",)),
         ("psutil", ("edge_worker",)),
         (
