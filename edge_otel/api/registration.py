@@ -16,7 +16,7 @@ from edge_otel.models.tables import Worker
 from edge_otel.models.wakeup import announce_worker
 from edge_otel.settings import Settings
 from edge_otel.state import WorkerState
-from edge_otel.telemetry import central
+from edge_otel.telemetry import central, counters
 from edge_otel.wire import SystemFacts, WorkerReply, WorkerReport, WorkerSettings
 
 
@@ -53,7 +53,8 @@ def register(
     # Another server may hold an older channel of this worker.
     announce_worker(session, name)
     if report.jobs is not None:
-        upkeep.return_offers_of(session, name, [(str(job.id), job.claim) for job in report.jobs], now)
+        for queue in upkeep.return_offers_of(session, name, [(str(job.id), job.claim) for job in report.jobs], now):
+            counters.JOBS_REQUEUED.labels(queue, "registered").inc()
     return reply(worker, match, told(settings, interval, now), now)
 
 

@@ -53,26 +53,27 @@ _SETTLED = tuple(getattr(Job, name) for name in SettledJob._fields)
 
 def return_expired_offers(session: Session, team: str | None, now: datetime) -> int:
     """Put jobs back in the queue whose offer nobody accepted in time; return how many."""
-    return _return(session, now, Job.offer_expires_at < now, Job.team.is_not_distinct_from(team))
+    return len(_return(session, now, Job.offer_expires_at < now, Job.team.is_not_distinct_from(team)))
 
 
-def return_offers_of(session: Session, worker: str, kept: Collection[tuple[str, int]], now: datetime) -> int:
-    """Put the worker's unaccepted jobs back in the queue, but for those (id, claim) that it still knows."""
-    offered = select(Job.id, Job.claim).where(Job.state == JobState.ASSIGNED, Job.worker == worker)
+def return_offers_of(session: Session, worker: str, kept: Collection[tuple[str, int]], now: datetime) -> list[str]:
+    """Put the worker's unaccepted jobs back in the queue, but for those (id, claim) that it still knows; return the
+    queue of each."""
+    offered = select(Job.id, Job.claim, Job.queue).where(Job.state == JobState.ASSIGNED, Job.worker == worker)
     # What the worker knows may be long, what it was offered is not.
     known = set(kept)
-    returning = [job_id for job_id, claim in session.execute(offered) if (job_id, claim) not in known]
-    return sum(_return(session, now, Job.id.in_(batch)) for batch in batches(returning))
+    returning = {job_id: queue for job_id, claim, queue in session.execute(offered) if (job_id, claim) not in known}
+    return [returning[job_id] for batch in batches(returning) for job_id in _return(session, now, Job.id.in_(batch))]
 
 
-def _return(session: Session, now: datetime, *which: ColumnElement[bool]) -> int:
+def _return(session: Session, now: datetime, *which: ColumnElement[bool]) -> list[str]:
     offers = _unlocked(session, Job.state == JobState.ASSIGNED, *which)
     for batch in batches(offers):
         query = update(Job).where(Job.id.in_(batch)).values(state=JobState.QUEUED, changed_at=now)
         session.execute(query.execution_options(synchronize_session=False))
     if offers:
         announce_jobs(session)
-    return len(offers)
+    return offers
 
 
 def _unlocked(session: Session, *which: ColumnElement[bool]) -> list[str]:

@@ -178,6 +178,6 @@ def test_a_job_of_another_worker_is_not_returned_with_this_ones_offers(database)
         first, second = register(session, "w", NOW), register(session, "v", NOW)
         mine, other = queue_job(session, NOW), queue_job(session, NOW + SECOND)
         assert [claim(session, first, NOW).id, claim(session, second, NOW).id] == [mine, other]
-        assert upkeep.return_offers_of(session, "w", [], NOW) == 1
+        assert upkeep.return_offers_of(session, "w", [], NOW) == ["default"]
         assert state_of(session, other) is JobState.ASSIGNED
         assert session.get(Worker, "v").state == S.STARTING
