@@ -145,14 +145,11 @@ def test_environment_file_is_read_and_bad_lines_are_told_by_number(tmp_path: Pat
 
 def test_task_environment_keeps_the_users_values_and_none_of_the_daemons() -> None:
     env = for_tasks(
-        {"EDGE_WORKER_TOKEN_FILE": "t", "PATH": "/bin", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c"},
+        {"EDGE_WORKER_TOKEN_FILE": "t", "PATH": "/bin"},
         {"AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "1"},
     )
     assert "EDGE_WORKER_TOKEN_FILE" not in env
     assert env["AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS"] == "1"
-    assert env["AIRFLOW__TRACES__OTEL_ON"] == "True"
-    assert env["OTEL_TRACES_EXPORTER"] == "otlp_proto_http"
-    assert "OTEL_TRACES_EXPORTER" not in for_tasks({}, {})
     assert EXECUTION_API_URL in for_job({}, Path("/l"), "http://e")
     assert EXECUTION_API_URL not in for_job({EXECUTION_API_URL: "x"}, Path("/l"), "http://e")
 

@@ -1,0 +1,80 @@
+"""The OTLP format: what counts as a request, the answer in part, bounded decompression, and the limit on the rate."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+from edge_worker.allowance import Allowance
+from edge_worker.otlp import SIGNALS, TooLarge, count, partial_success, unzip
+from edge_worker.outbox import RECORD, merged
+from edge_worker.plan import Delivery, read_delivery
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse as Response
+
+
+def spans(number: int) -> bytes:
+    request = ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    for _ in range(number):
+        scope.spans.add()
+    return request.SerializeToString()
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_items_are_counted_and_garbage_is_refused(signal: str) -> None:
+    # Resource, scope and item have the same field numbers in all three.
+    assert count(signal, spans(3)) == 3  # type: ignore[arg-type]
+    assert count(signal, b"") == 0  # type: ignore[arg-type]
+    for garbage in (b"\xff" * 50, spans(3)[:-1], b'{"resourceSpans": []}', b"\x0a\x02" * 500):
+        with pytest.raises(ValueError, match="is not an Export"):
+            count(signal, garbage)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rejected", [0, 1, 127, 128, 300_000])
+def test_partial_success_is_what_the_standard_says(rejected: int) -> None:
+    found = Response.FromString(partial_success(rejected, "x" * 200)).partial_success
+    assert (found.rejected_spans, found.error_message) == (rejected, "x" * 200)
+
+
+def test_decompression_stops_at_the_limit_and_takes_whole_streams_only() -> None:
+    assert unzip(gzip.compress(b"x" * 100), 100) == b"x" * 100
+    with pytest.raises(TooLarge):
+        unzip(gzip.compress(b"x" * 101), 100)
+    for damaged in (b"", b"no", gzip.compress(b"x")[:-1], gzip.compress(b"x") + b"y"):
+        with pytest.raises(ValueError, match="gzip"):
+            unzip(damaged, 100)
+
+
+def test_payloads_of_a_signal_are_merged_in_their_order_to_a_bounded_size() -> None:
+    large = b"L" * RECORD
+    found = merged([("logs", b"a", 1), ("traces", b"b", 2), ("logs", b"c", 3), ("logs", large, 1), ("logs", b"d", 1)])
+    assert found == [("traces", b"b", 2), ("logs", b"ac", 4), ("logs", large, 1), ("logs", b"d", 1)]
+
+
+def test_allowance_is_a_rate_with_a_burst() -> None:
+    found = Allowance(10, 100)
+    assert found.take(100, 5.0)
+    assert not found.take(1, 5.0)
+    assert found.take(10, 6.0)
+    assert not found.take(1, 6.0)
+    assert not found.take(101, 1000.0)
+    assert found.take(100, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning"),
+    [
+        (200, Delivery.TAKEN),
+        (202, Delivery.TAKEN),
+        (400, Delivery.BAD),
+        (413, Delivery.BAD),
+        (415, Delivery.BAD),
+        (401, Delivery.NOT_ALLOWED),
+        (403, Delivery.NOT_ALLOWED),
+        (404, Delivery.NO_COLLECTOR),
+        *((status, Delivery.LATER) for status in (None, 301, 408, 422, 429, 500, 502, 503, 504)),
+    ],
+)
+def test_answer_to_telemetry(status: int | None, meaning: Delivery) -> None:
+    assert read_delivery(status) is meaning
