@@ -76,7 +76,7 @@ class Receiver:
         """Begin to listen."""
         if self._listener is not None:
             self._server = await asyncio.start_server(
-                self._serve, sock=self._listener, limit=_HEAD_MAX, backlog=CONNECTIONS
+                self._serve, sock=self._listener, limit=_HEAD_MAX, backlog=4 * CONNECTIONS
             )
 
     def close(self) -> None:
