@@ -21,6 +21,7 @@ from edge_worker.plan import (
     jittered,
     judge_ending,
     missed,
+    notable,
     opened,
     push,
     read_answer,
@@ -28,6 +29,7 @@ from edge_worker.plan import (
     read_upgrade,
     readopt,
     returning,
+    rose,
     tries_channel,
     unanswered,
 )
@@ -216,23 +218,55 @@ def test_what_becomes_of_a_folder_found_again(started: bool, judged: bool, deliv
 
 
 @pytest.mark.parametrize(
-    ("code", "stopped", "state", "succeeded", "outcome", "error_type"),
+    ("code", "said", "stopped", "state", "oom", "succeeded", "outcome", "error_type"),
     [
-        (0, None, None, True, "success", None),
-        (0, None, "success", True, "success", None),
-        (0, None, "failed", True, "failed", "task_failed"),
-        (0, None, "up_for_retry", True, "failed", "task_failed"),
-        (1, None, None, False, "failed", "task_failed"),
-        (-9, None, None, False, "killed", "signal_9"),
-        (None, None, None, False, "killed", "result_missing"),
-        (-15, "drain", None, False, "killed", "stopped_by_worker"),
-        (0, "drain", "failed", False, "killed", "stopped_by_worker"),
-        (0, "drain", "success", True, "success", None),
+        (0, None, None, None, False, True, "success", None),
+        (0, None, None, "success", False, True, "success", None),
+        (0, None, None, "failed", False, True, "failed", "task_failed"),
+        (0, None, None, "up_for_retry", False, True, "failed", "task_failed"),
+        (0, None, None, None, True, True, "success", None),
+        (0, None, None, "failed", True, True, "failed", "task_failed"),
+        (1, None, None, None, False, False, "failed", "task_failed"),
+        (1, None, None, None, True, False, "failed", "task_failed"),
+        (3, None, None, "up_for_retry", False, False, "failed", "task_failed"),
+        (1, "no such bundle", None, None, False, False, "failed", "supervisor_failed"),
+        (-9, None, None, None, False, False, "killed", "signal_9"),
+        (-9, None, None, "up_for_retry", False, False, "killed", "signal_9"),
+        (-9, None, None, "failed", True, False, "killed", "out_of_memory"),
+        (-15, None, None, None, True, False, "killed", "signal_15"),
+        (None, None, None, None, False, False, "killed", "result_missing"),
+        (None, None, None, None, True, False, "killed", "out_of_memory"),
+        (-15, None, "drain", None, False, False, "killed", "stopped_by_worker"),
+        (-9, None, "drain", None, True, False, "killed", "stopped_by_worker"),
+        (0, None, "drain", "failed", False, False, "killed", "stopped_by_worker"),
+        (0, None, "drain", "success", False, True, "success", None),
     ],
 )
 def test_how_a_job_ended(
-    code: int | None, stopped: str | None, state: str | None, succeeded: bool, outcome: str, error_type: str | None
+    code: int | None,
+    said: str | None,
+    stopped: str | None,
+    state: str | None,
+    oom: bool,
+    succeeded: bool,
+    outcome: str,
+    error_type: str | None,
 ) -> None:
-    ending = judge_ending(code, None, stopped, state)
+    ending = judge_ending(code, said, stopped, state, oom)
     assert (ending.succeeded, ending.outcome, ending.error_type) == (succeeded, outcome, error_type)
     assert (ending.error is None) == succeeded
+
+
+def test_a_counter_that_was_not_read_or_began_anew_has_not_risen() -> None:
+    assert rose(0, 1)
+    assert not any(rose(*pair) for pair in [(1, 1), (5, 2), (None, 1), (0, None), (None, None)])
+
+
+@pytest.mark.parametrize(
+    ("sampled", "failed", "seconds", "expected"),
+    [(False, False, 0.9, False), (True, False, 0, True), (False, True, 0, True), (False, False, 1.1, True)],
+)
+def test_heartbeat_is_recorded_when_sampled_failed_or_slow(
+    sampled: bool, failed: bool, seconds: float, expected: bool
+) -> None:
+    assert notable(sampled, failed, seconds) is expected
