@@ -67,7 +67,7 @@ def stored(session: Session, names: Collection[str]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for batch in batches(names):
         query = select(*_STORED).outerjoin(Token, Token.id == Worker.token_id).where(Worker.name.in_(batch))
-        found |= {row.name: Stored(*row) for row in session.execute(query)}
+        found |= {row.name: Stored._make(row) for row in session.execute(query)}
     return found
 
 

@@ -23,6 +23,7 @@ from edge_worker.launch import InterpreterLauncher, Launcher, ZygoteLauncher
 from edge_worker.link import Link
 from edge_worker.logexport import LogExport
 from edge_worker.loop import Loop
+from edge_worker.meters import Meters
 from edge_worker.outbox import Outbox
 from edge_worker.polling import Polling, TokenFile
 from edge_worker.receiver import Receiver, listen
@@ -58,21 +59,20 @@ async def run(settings: Settings, interpreter: TaskInterpreter, export: LogExpor
     launcher = make_launcher(settings, task_env)
     who = resource("edge-worker", **{names.WORKER_NAME: settings.name})
     spans = Spans(settings.name, span_recorder(who, outbox))
+    meters = Meters(who, outbox, settings.state_dir)
     site = Site(
         worker=settings.name,
         transport=transport,
         launcher=launcher,
         spans=spans,
+        meters=meters,
         pace=station.pace,
         execution_api_url=station.execution_api_url,
         task_env=task_env,
         kill_grace=settings.kill_grace,
         changed=station.changed,
     )
-    background = []
-    if users is not None:
-        asking = users.run(lambda: station.pace().telemetry_interval, station.news.set)
-        background.append(asyncio.create_task(asking, name="facts"))
+    background = observe(station, meters, users)
     outbox.start()
     export.start(outbox, who)
     await receiver.start()
@@ -94,6 +94,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter, export: LogExpor
             (settings.state_dir / admin.NAME).unlink(missing_ok=True)
         await launcher.close()
         receiver.close()
+        await meters.close()
         await asyncio.to_thread(spans.close)
         await asyncio.to_thread(export.close)
         await asyncio.to_thread(outbox.close)
@@ -136,6 +137,18 @@ def make_outbox(settings: Settings, token: TokenFile) -> Outbox:
     off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     to = {} if off else destinations(settings, token, os.environ)
     return Outbox(settings.state_dir / "outbox", settings.outbox_size * 1024 * 1024, to)
+
+
+def observe(station: Station, meters: Meters, users: UserFacts | None) -> list[asyncio.Task[None]]:
+    """Start what looks at this worker again and again."""
+
+    def interval() -> float:
+        return station.pace().telemetry_interval
+
+    tasks = [asyncio.create_task(meters.run(interval, station.moment), name="meters")]
+    if users is not None:
+        tasks.append(asyncio.create_task(users.run(interval, station.news.set), name="facts"))
+    return tasks
 
 
 def make_launcher(settings: Settings, task_env: dict[str, str]) -> Launcher:

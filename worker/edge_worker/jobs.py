@@ -234,6 +234,7 @@ class Job:
         if verdict.recorded or not verdict.outcome:
             return verdict
         self._site.spans.process(self.ticket, verdict, self._site.launcher.mode)
+        self._site.meters.ended(self.ticket, verdict)
         await asyncio.to_thread(self._site.spans.flush)
         verdict = replace(verdict, recorded=True)
         self._save(verdict)

@@ -47,7 +47,7 @@ class Loop:
         self._transport = transport
         self._site = site
         self._journal = journal
-        self._pulse = Pulse(transport, site.spans, lambda: station.pace().heartbeat_sampling)
+        self._pulse = Pulse(transport, site.spans, site.meters, lambda: station.pace().heartbeat_sampling)
         station.maintained = lambda maintenance: site.spans.maintained(maintenance, time.time())
         self._intake = Intake(station, transport, site, journal, self._own, self._step_down)
         self._tasks: set[asyncio.Task[None]] = set()

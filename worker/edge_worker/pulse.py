@@ -13,6 +13,7 @@ from edge_otel.telemetry.context import Carrier
 from edge_otel.wire import WorkerReply, WorkerReport
 from edge_worker import plan, subject
 from edge_worker.faults import Disconnected, Fault, Refused
+from edge_worker.meters import Meters
 from edge_worker.spans import Spans
 
 
@@ -33,9 +34,10 @@ class PulseTransport(Protocol):
 class Pulse:
     """Speaks for the worker. A trace context travels in every case; whether it is recorded is another matter."""
 
-    def __init__(self, transport: PulseTransport, spans: Spans, sampling: Callable[[], float]) -> None:
+    def __init__(self, transport: PulseTransport, spans: Spans, meters: Meters, sampling: Callable[[], float]) -> None:
         self._transport = transport
         self._spans = spans
+        self._meters = meters
         self._sampling = sampling
         self._reported: WorkerState | None = None
         """The state that the server knows."""
@@ -54,6 +56,8 @@ class Pulse:
             self._joined(report, carrier, since, fault)
             raise
         self._joined(report, carrier, since, None)
+        if self._cause != "start":
+            self._meters.registered_again()
         self._reported, self._cause = report.state, "forgotten"
         return reply
 
@@ -80,6 +84,7 @@ class Pulse:
 
     def _judge(self, report: WorkerReport, carrier: Carrier, begun: float, by: str | None, fault: Fault | None) -> None:
         now = time.time()
+        self._meters.heartbeat(now - begun, fault is None)
         if plan.notable(context.sampled(carrier), fault is not None, now - begun):
             recorded = context.recorded(carrier)
             subject.is_heartbeat(recorded)

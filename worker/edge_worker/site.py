@@ -10,6 +10,7 @@ from edge_otel.wire import JobReport
 from edge_worker.journal import Ticket
 from edge_worker.launch import Launcher
 from edge_worker.logs import LogTransport
+from edge_worker.meters import Meters
 from edge_worker.settings import Pace
 from edge_worker.spans import Spans
 
@@ -29,6 +30,7 @@ class Site:
     transport: JobTransport
     launcher: Launcher
     spans: Spans
+    meters: Meters
     pace: Callable[[], Pace]
     execution_api_url: Callable[[], str]
     task_env: dict[str, str]

@@ -37,7 +37,9 @@ async def start(site: Site, folder: JobFolder, ticket: Ticket) -> Started:
             error = str(failure)
             log.warning("job %s: launch %d of %d failed: %s", ticket.id, attempt, ATTEMPTS, error)
             process = folder.started()
-        site.spans.launched(ticket, begun, time.time(), site.launcher.mode, error)
+        now = time.time()
+        site.spans.launched(ticket, begun, now, site.launcher.mode, error)
+        site.meters.launched(now - begun, site.launcher.mode, error is None)
         if process is not None:
             log.info("job %s: started, pid %d", ticket.id, process.pid)
             return process

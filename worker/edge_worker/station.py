@@ -11,14 +11,16 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from edge_otel.state import Facts, WorkerState, observe
-from edge_otel.wire import FetchRequest, WorkerReply, WorkerReport, WorkerSettings
+from edge_otel.wire import OWN_FACTS, FetchRequest, WorkerReply, WorkerReport, WorkerSettings
 from edge_worker import plan
 from edge_worker.environment import EXECUTION_API_URL
 from edge_worker.health import Act
 from edge_worker.jobs import Job
 from edge_worker.journal import Journal, Maintenance
+from edge_worker.meters import Moment
 from edge_worker.outbox import Outbox
 from edge_worker.settings import Pace, Settings, execution_api_url, pace
+from edge_worker.usage import Running
 from edge_worker.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -99,6 +101,16 @@ class Station:
     def log_backlog(self) -> int:
         """Bytes of task log that the server does not have yet."""
         return sum(job.backlog for job in self.jobs.values())
+
+    def moment(self) -> Moment:
+        """Return what the metrics are to tell of now."""
+        running = [
+            Running(key, job.ticket.queue, job.process)
+            for key, job in self.jobs.items()
+            if job.active and job.process is not None
+        ]
+        told = self.watch.users(time.monotonic()) or {}
+        return Moment(running, self.log_backlog, {k: fact for k, fact in told.items() if k not in OWN_FACTS})
 
     def look(self) -> None:
         """Look at host and health anew: before each report. Automatic maintenance begins and ends here."""
