@@ -87,7 +87,7 @@ class Fleet:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Metrics for Prometheus, as text or OpenMetrics. Open on this host, else by `[edge] metrics_token`."""
-    if not _local(request) and not _authorized(request):
+    if not is_direct(request) and not _authorized(request):
         raise MetricsForbidden
     known: Fleet = request.app.state.fleet
     of_fleet = await known.text()
@@ -110,7 +110,7 @@ async def metrics(request: Request) -> Response:
     return Response(await run_in_threadpool(exposition), headers=headers)
 
 
-def _local(request: Request) -> bool:
+def is_direct(request: Request) -> bool:
     """Return whether the client is on this host, and not a proxy that speaks for somebody else."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
@@ -125,4 +125,4 @@ def _authorized(request: Request) -> bool:
     settings: Settings = request.app.state.settings
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")
     wanted = settings.metrics_token.encode()
-    return scheme.lower() == "bearer" and bool(wanted) and hmac.compare_digest(sent.strip().encode(), wanted)
+    return scheme.lower() == "bearer" and bool(wanted) and hmac.compare_digest(sent.strip().encode("latin-1"), wanted)
