@@ -38,7 +38,7 @@ MAX_UNPACKED = 16 * 1024 * 1024
 """Bytes of one request."""
 CONNECT_WITHIN, ANSWER_WITHIN = 5.0, 30.0
 """Seconds. The second is for the whole exchange."""
-LEAVE_WITHIN = 2.0
+LEAVE_WITHIN = 1.0
 """Seconds for what is under way when this server goes away."""
 MAX_ANSWER = 64 * 1024
 """Bytes that are read of a collector's answer."""
