@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from edge_otel.wire import MAX_FACTS, OWN_FACTS, FactInteger, FactName, FactNumber, FactText
 from edge_worker.faults import BadSetting
 from edge_worker.health import read_status
+from edge_worker.patience import until_due
 
 log = logging.getLogger(__name__)
 
@@ -93,20 +94,22 @@ class UserFacts:
         """Call the function until cancelled, every ``interval()`` seconds. ``changed`` is called when what it says of
         the health has changed."""
         while True:
-            called = self._start()
+            begun, called = time.monotonic(), self._start()
+            late: list[str] = []
             try:
                 async with asyncio.timeout(WITHIN):
                     await asyncio.shield(called)
             except TimeoutError:
-                self._complain([f"it has not returned within {WITHIN:.0f} s"])
+                late = [_too_slow()]
+                self._complain(late)
             facts, wrong = await called
-            self._complain(wrong)
+            self._complain(late or wrong)
             if facts or not wrong:
                 news = self._facts is None or facts.get("status") != self._facts.get("status")
                 self._facts, self._good_until = facts, time.monotonic() + KEPT * interval() + WITHIN
                 if news:
                     changed()
-            await asyncio.sleep(interval())
+            await until_due(begun, interval)
 
     def _start(self) -> asyncio.Future[tuple[dict[str, Fact], list[str]]]:
         """Call the function in a thread of its own, which nobody waits for at the end: it may hang for ever."""
@@ -139,15 +142,24 @@ class UserFacts:
 def _call(function: Callable[[], Any]) -> tuple[dict[str, Fact], list[str]]:
     """Return what is usable of what the function returns or awaits."""
 
+    limit: asyncio.Timeout | None = None
+
     async def awaited(promise: Any) -> object:
-        async with asyncio.timeout(WITHIN):
+        nonlocal limit
+        async with asyncio.timeout(WITHIN) as limit:
             return await promise
 
     try:
         told = function()
         return usable(asyncio.run(awaited(told)) if inspect.isawaitable(told) else told)
     except BaseException as error:  # noqa: BLE001 also SystemExit: it is the user's code
+        if limit is not None and limit.expired():
+            return {}, [_too_slow()]
         return {}, [f"it failed: {type(error).__name__}: {_text_of(error)}"]
+
+
+def _too_slow() -> str:
+    return f"it has not returned within {WITHIN:g} s"
 
 
 def _text_of(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from edge_otel.telemetry import names
 from edge_worker.facts import Fact
 from edge_worker.journal import Ticket, Verdict
 from edge_worker.outbox import Outbox
+from edge_worker.patience import until_due
 from edge_worker.readings import HostReadings, Reading
 from edge_worker.usage import JobUsage, Running
 
@@ -82,10 +83,10 @@ class Meters:
         self._look = look
         await asyncio.sleep(min(FIRST_AFTER, interval()))
         while True:
-            due = time.monotonic() + interval()
+            begun = time.monotonic()
             if self._outbox.wanted("metrics"):
                 await self._collect(look())
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            await until_due(begun, interval)
 
     async def close(self) -> None:
         """Collect once more, within a bounded time."""

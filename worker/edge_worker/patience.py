@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -52,3 +53,13 @@ async def persist(call: Callable[[], Awaitable[R]], what: str) -> R:
             log.log(level, "%s: %s; trying again (failure %d)", what, fault, attempt + 1)
             attempt += 1
         await asyncio.sleep(delay)
+
+
+HEEDED = 2.0
+"""Seconds within which a changed interval is heeded."""
+
+
+async def until_due(begun: float, interval: Callable[[], float]) -> None:
+    """Wait until ``interval()`` seconds after ``begun``, a time of the monotonic clock."""
+    while (left := begun + interval() - time.monotonic()) > 0:
+        await asyncio.sleep(min(left, HEEDED))
