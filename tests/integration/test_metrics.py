@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import requests
 from airflow_database import use
-from channels import close_code, now, queue, wait_for
+from channels import close_code, now, queue, state, wait_for
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from rows import register
@@ -25,8 +25,7 @@ from tools import missing
 from edge_otel.api import metrics
 from edge_otel.messages import CLOSED, Accept, Decline
 from edge_otel.models import workers
-from edge_otel.models.tables import Job
-from edge_otel.state import WorkerState
+from edge_otel.state import JobState, WorkerState
 from edge_otel.telemetry import names
 
 on_sqlite_alone = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -126,8 +125,8 @@ def over_a_channel(api, database, connect, q):
     assert far.hear("error")
     far.beat()
     far.close()
-    with database() as session:
-        assert session.get(Job, job_id).state == "success"
+    wait_for(lambda: not api.app.state.hub.links, "the channel to end")
+    assert state(database, job_id) is JobState.SUCCESS
 
 
 def over_v1(api, database, q):
@@ -230,8 +229,9 @@ def test_counters_without_a_queue_rise_by_what_happened(api, database, connect, 
     over_a_channel(api, database, connect, q)
     over_v1(api, database, q)
     over_the_gateway(api)
-    wait_for(lambda: value(scrape(api), names.CHANNEL_CONNECTIONS) == 0, "the channel to end")
     after = scrape(api)
+
+    assert value(after, names.CHANNEL_CONNECTIONS) == 0
 
     def rise(metric, **labels):
         return value(after, metric, **labels) - value(before, metric, **labels)
