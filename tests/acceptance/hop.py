@@ -68,8 +68,10 @@ def _rows(spans: Sequence[Span], attempt: Try, above: str, queue: str) -> Iterat
     for kind, expected in ((names.LAUNCH, "1"), (names.SHIP_LOG, "1 or more")):
         found = [s for s in below if s.name == kind.operation]
         yield Row(attempt.label, kind.operation, expected, len(found), tuple(_wrong(found, kind, process, attempt)))
-    own = [s for s in below if s.name == f"worker.{attempt.task}"]
-    yield Row(attempt.label, f"worker.{attempt.task}", str(int(attempt.reaches_airflow)), len(own), ())
+    # Airflow's own; it appends the index of a mapped task.
+    name = f"worker.{attempt.task}" + (f"[{attempt.index}]" if attempt.index >= 0 else "")
+    own = [s for s in below if s.name == name]
+    yield Row(attempt.label, name, str(int(attempt.reaches_airflow)), len(own), ())
 
 
 def _wrong(found: Iterable[Span], kind: names.Span, above: str, attempt: Try) -> Iterator[str]:
