@@ -118,6 +118,7 @@ class FakeCentral:
         self.queues: list[str] | None = None
         self.concurrency: int | None = None
         self.comment: str | None = None
+        self.origin: str | None = None
         self.settings: dict[str, Any] = {
             "heartbeat_interval": 0.2,
             "poll_interval": 0.1,
@@ -302,6 +303,7 @@ class FakeCentral:
                 "last_update": now,
                 "queues": self.queues if self.queues is not None else report.get("queues"),
                 "maintenance_comments": self.comment or report.get("maintenance_comments"),
+                "maintenance_origin": self.origin or report.get("maintenance_origin"),
                 "concurrency": self.concurrency,
                 "versions_match": True,
                 "settings": {"execution_api_url": f"{self.origin}/execution/", "server_time": now, **self.settings},
