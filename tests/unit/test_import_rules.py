@@ -22,6 +22,7 @@ PURE = {
     "edge_otel.telemetry.names",
     "edge_otel.api.assign",
     "edge_otel.api.outage",
+    "edge_worker.endings",
     "edge_worker.plan",
     "edge_worker.health",
 }

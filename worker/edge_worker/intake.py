@@ -11,7 +11,7 @@ from typing import Protocol
 
 from edge_otel.telemetry import context
 from edge_otel.wire import FetchRequest, JobOffer, JobReport
-from edge_worker import plan, spans
+from edge_worker import plan, spans, subject
 from edge_worker.faults import Fault, Forgotten, NotAllowed, Replaced, Unreachable
 from edge_worker.jobs import Job
 from edge_worker.journal import Journal, Ticket
@@ -103,6 +103,10 @@ class Intake:
     async def _take(self, offer: JobOffer) -> bool:
         """Return whether the job is this worker's to see through, or decline it."""
         ticket = read_ticket(offer)
+        with subject.of_job(ticket):
+            return await self._consider(offer, ticket)
+
+    async def _consider(self, offer: JobOffer, ticket: Ticket) -> bool:
         log.info("job %s: offered: %s %s %s", ticket.id, ticket.dag_id, ticket.run_id, ticket.task_id)
         if (ticket.id, ticket.claim) in self._station.jobs:
             return True

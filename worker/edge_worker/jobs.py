@@ -10,11 +10,12 @@ from typing import Any
 
 from edge_otel.wire import JobReport
 from edge_worker import logs, oom, processes, starting, subject
+from edge_worker.endings import Ending, judge_ending, rose
 from edge_worker.faults import LaunchFailed, Refused, Stale
 from edge_worker.journal import JobFolder, Result, Started, Ticket, Verdict
 from edge_worker.logs import LogShipper
 from edge_worker.patience import persist
-from edge_worker.plan import Ending, Readopted, judge_ending, rose
+from edge_worker.plan import Readopted
 from edge_worker.site import Site
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,10 @@ class Job:
 
     async def run(self, how: Readopted = Readopted.ACCEPT) -> None:
         """Do all that is left to do for the job; cancelling leaves it to the next daemon."""
-        subject.is_job(self.ticket)
+        with subject.of_job(self.ticket):
+            await self._run(how)
+
+    async def _run(self, how: Readopted) -> None:
         try:
             if (verdict := self._folder.verdict()) is not None and verdict.outcome == STALE:
                 self._process = self._folder.started()
@@ -133,7 +137,9 @@ class Job:
         """End a job that never ran."""
         lines = [error, *logs.tail(self._folder.path / "output")]
         await asyncio.to_thread(logs.append, self._folder.log_file(self.ticket), lines)
-        self._verdict = await self._conclude(Ending(False, None, error, "failed", "launch_failed"))
+        self._verdict = await self._conclude(
+            Ending(False, None, error, "failed", "launch_failed"), Result(None, error, time.time())
+        )
 
     async def _see_through(self, resume: bool) -> None:
         shipping = asyncio.create_task(self._shipper.ship(resume), name=f"log-{self.ticket.id}")
@@ -164,16 +170,9 @@ class Job:
             self._process = process = self._folder.started() or process
             if not processes.alive(process):
                 break
-        result = await self._result()
-        if result is not None:
-            code = result.exit_code
-        ending = judge_ending(
-            code,
-            result.error if result else None,
-            self._stopped,
-            result.task_state if result else None,
-            rose(self.ticket.oom_kills, oom.kills()),
-        )
+        result = await self._result() or Result(code, None, time.time())
+        out_of_memory = rose(self.ticket.oom_kills, oom.kills())
+        ending = judge_ending(result.exit_code, result.error, self._stopped, result.task_state, out_of_memory)
         if process is not None and ending.outcome == "killed":
             # Without its supervisor a task would go on unseen, beside the next try of it.
             processes.kill(process)
@@ -202,7 +201,7 @@ class Job:
             lines += logs.tail(self._folder.path / "output")
         logs.append(path, lines)
 
-    async def _conclude(self, ending: Ending, result: Result | None = None) -> Verdict:
+    async def _conclude(self, ending: Ending, result: Result) -> Verdict:
         """Measure the log and write down how the job ended."""
         length, digest = await asyncio.to_thread(logs.measure, self._folder.log_file(self.ticket))
         error = ending.error[:4000] if ending.error else None
@@ -212,11 +211,11 @@ class Job:
             error,
             length,
             digest,
-            result.time if result else time.time(),
+            result.time,
             outcome=ending.outcome,
             error_type=ending.error_type,
-            cpu_time=result.cpu_time if result else None,
-            memory_peak=result.memory_peak if result else None,
+            cpu_time=result.cpu_time,
+            memory_peak=result.memory_peak,
         )
         self._save(verdict)
         log.log(
@@ -243,16 +242,17 @@ class Job:
     async def _deliver(self, verdict: Verdict, shipping: asyncio.Task[None]) -> None:
         self._shipper.finish(verdict.log_length)
         if not verdict.reported:
-            body: dict[str, Any] = {
-                "task_instance_id": self.ticket.id,
-                "claim": self.ticket.claim,
-                "exit_code": verdict.exit_code,
-                "error": verdict.error,
-                "log_length": verdict.log_length,
-                "log_sha256": verdict.log_sha256,
-            }
             state = "success" if verdict.succeeded else "failed"
-            report = JobReport.model_validate(body)
+            report = JobReport.model_validate(
+                {
+                    "task_instance_id": self.ticket.id,
+                    "claim": self.ticket.claim,
+                    "exit_code": verdict.exit_code,
+                    "error": verdict.error,
+                    "log_length": verdict.log_length,
+                    "log_sha256": verdict.log_sha256,
+                }
+            )
             what = f"end of job {self.ticket.id}"
             try:
                 await persist(lambda: self._site.transport.report(self.ticket, state, report), what)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -27,9 +28,14 @@ def current() -> Subject:
     return _current.get()
 
 
-def is_job(ticket: Ticket) -> None:
-    """Make a job the subject of this task, and of those that it starts."""
-    _current.set(Subject(ticket.span, job_attributes(ticket)))
+@contextmanager
+def of_job(ticket: Ticket) -> Iterator[None]:
+    """Have a job be the subject of what is done within, and of the tasks that are started there."""
+    before = _current.set(Subject(ticket.span, job_attributes(ticket)))
+    try:
+        yield
+    finally:
+        _current.reset(before)
 
 
 def is_heartbeat(carrier: Carrier) -> None:

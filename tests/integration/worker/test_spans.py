@@ -263,9 +263,15 @@ def test_row_of_failures_of_one_chunk_of_a_log_is_one_span(central: FakeCentral,
     assert sent[2:] == [bad.span_id, good.span_id]
 
 
-@pytest.mark.parametrize("transport", ["channel", "polling"], indirect=True)
 @pytest.mark.parametrize(
-    ("told", "local", "flags"), [(0.0, None, {"00"}), (1.0, None, {"01"}), (0.0, "1", {"01"}), (1.0, "0", {"00"})]
+    ("transport", "told", "local", "flags"),
+    [
+        ("channel", 0.0, None, {"00"}),
+        ("polling", 1.0, None, {"01"}),
+        ("channel", 0.0, "1", {"01"}),
+        ("polling", 1.0, "0", {"00"}),
+    ],
+    indirect=["transport"],
 )
 def test_context_of_every_heartbeat_travels_flagged_when_sampled_or_the_state_changed(
     central: FakeCentral, store: Store, traced: Trace, told: float, local: str | None, flags: set[str]

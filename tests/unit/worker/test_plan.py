@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from edge_worker.endings import judge_ending, rose
 from edge_worker.plan import (
     CHANNEL_RETRY_LAST,
     STEADY,
@@ -19,7 +20,6 @@ from edge_worker.plan import (
     closed,
     free_slots,
     jittered,
-    judge_ending,
     missed,
     notable,
     opened,
@@ -29,7 +29,6 @@ from edge_worker.plan import (
     read_upgrade,
     readopt,
     returning,
-    rose,
     tries_channel,
     unanswered,
 )
