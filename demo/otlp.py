@@ -63,7 +63,7 @@ class Store:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="otlp-store", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="otlp-store", daemon=True)
         self._thread.start()
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
