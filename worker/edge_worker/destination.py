@@ -58,8 +58,10 @@ class Gateway:
 
     def send(self, body: bytes) -> Response:
         """Send a request; once more where the token file holds a new token."""
+        used = self._token.authorization
         answer = self._post(body)
-        if answer.status in (401, 403) and self._token.refresh():
+        # Others may have read the new one meanwhile.
+        if answer.status in (401, 403) and (self._token.refresh() or self._token.authorization != used):
             answer = self._post(body)
         return answer
 

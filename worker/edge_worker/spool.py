@@ -28,6 +28,7 @@ RECORD_MAX = 32 * 1024 * 1024
 """Bytes of one record at most, decompressed: what is larger is not ours."""
 
 _BLOCK = 4096
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _NAME = re.compile(r"(\d{12,18})-(traces|metrics|logs)-(\d{1,9})\.otlp\.gz")
 
 Drop = Callable[[Signal, str, int], None]
@@ -178,10 +179,10 @@ class Spool:
         path = self._folder / record.name
         try:
             try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                descriptor = os.open(path, _NEW, 0o600)
             except FileNotFoundError:
                 self._folder.mkdir(mode=0o700, exist_ok=True)
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                descriptor = os.open(path, _NEW, 0o600)
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(record.data)

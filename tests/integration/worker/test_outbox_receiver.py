@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from edge_worker import receiver
+from edge_worker import conversation, receiver
 from edge_worker.outbox import Outbox
 from edge_worker.receiver import PORT_FILE, Receiver, listen
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -140,6 +140,10 @@ def test_what_is_not_otlp_is_refused_with_the_reason(
     assert found.status_code == status
     assert said in found.text
     assert keeper.kept == []
+    reasons = {400: "invalid", 415: "not_protobuf", 403: "refused_sender"}
+    assert [(reason, n) for (_, reason), n in keeper.dropped.items()] == (
+        [(reasons[status], 1)] if status in reasons else []
+    )
     assert answers(url, keeper)
 
 
@@ -159,6 +163,7 @@ def test_hundred_megabytes_are_refused_by_their_declared_length(url: str, keeper
     found = requests.post(f"{url}/v1/traces", b"\0" * 100_000_000, headers=PROTOBUF, timeout=10)
     assert found.status_code == 413
     assert "smaller batches" in found.text
+    assert keeper.dropped == {("traces", "too_large"): 1}
     assert time.monotonic() - began < 5
     assert answers(url, keeper)
 
@@ -169,10 +174,12 @@ def test_hundred_megabytes_of_undeclared_length_are_refused_on_the_way(url: str,
         client.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n")
         client.sendall(b"Transfer-Encoding: chunked\r\n\r\n")
         client.setblocking(False)
+        chunk = rest = b"10000\r\n" + b"\0" * 65536 + b"\r\n"
         answer = b""
         while not answer and sent < 100_000_000:
             with contextlib.suppress(BlockingIOError):
-                sent += client.send(b"10000\r\n" + b"\0" * 65536 + b"\r\n")
+                now = client.send(rest)
+                sent, rest = sent + now, rest[now:] or chunk
             with contextlib.suppress(BlockingIOError):
                 answer = client.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413")
@@ -182,7 +189,7 @@ def test_hundred_megabytes_of_undeclared_length_are_refused_on_the_way(url: str,
 
 def test_gzip_bomb_stops_at_the_limit(url: str, keeper: Keeper) -> None:
     bomb = gzip.compress(b"\0" * 50_000_000)
-    assert len(bomb) < receiver.BODY_MAX
+    assert len(bomb) < conversation.BODY_MAX
     headers = {**PROTOBUF, "Content-Encoding": "gzip"}
     found = requests.post(f"{url}/v1/logs", bomb, headers=headers, timeout=10)
     assert found.status_code == 413
@@ -232,7 +239,7 @@ def test_bodies_that_are_too_much_together_are_dropped_and_the_memory_given_back
 
 
 def test_slow_sender_is_hung_up_on(url: str, keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver, "REQUEST_WITHIN", 0.3)
+    monkeypatch.setattr(conversation, "REQUEST_WITHIN", 0.3)
     with socket.create_connection(address(url), timeout=5) as client:
         client.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Le")
         assert client.recv(100) == b""

@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 from edge_worker.allowance import Allowance
-from edge_worker.otlp import SIGNALS, TooLarge, count, partial_success, unzip
+from edge_worker.otlp import PARTS_MAX, SIGNALS, TooLarge, count, partial_success, unzip
 from edge_worker.outbox import RECORD, merged
 from edge_worker.plan import Delivery, read_delivery
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -29,6 +29,30 @@ def test_items_are_counted_and_garbage_is_refused(signal: str) -> None:
     for garbage in (b"\xff" * 50, spans(3)[:-1], b'{"resourceSpans": []}', b"\x0a\x02" * 500):
         with pytest.raises(ValueError, match="is not an Export"):
             count(signal, garbage)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [b"\x0a\x00" * 8_000_000, spans(PARTS_MAX + 1), b"\x0a\x04\x10\x01\x10\x01" * PARTS_MAX],
+    ids=["groups", "items", "fields"],
+)
+def test_request_of_too_many_parts_is_refused_before_it_grows(bomb: bytes) -> None:
+    with pytest.raises(TooLarge):
+        count("traces", bomb)
+
+
+def test_large_request_is_counted_without_parsing_it() -> None:
+    request = ExportTraceServiceRequest()
+    for _ in range(3):
+        group = request.resource_spans.add(schema_url="u" * 100_000)
+        group.resource.attributes.add(key="k").value.int_value = 1
+        for _ in range(5):
+            group.scope_spans.add(schema_url="s").spans.add(name="n", start_time_unix_nano=7, trace_id=b"t" * 16)
+    body = request.SerializeToString()
+    assert count("traces", body) == 15
+    for garbage in (body[:-1], body[:150_000] + b"\xff" * 150_000):
+        with pytest.raises(ValueError, match="is not an Export"):
+            count("traces", garbage)
 
 
 @pytest.mark.parametrize("rejected", [0, 1, 127, 128, 300_000])
