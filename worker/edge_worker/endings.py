@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _TASK_FAILED = frozenset({"failed", "up_for_retry"})
+_NOT_WANTED = "SERVER_TERMINATED"
+"""What Airflow's supervisor calls a task that the API server wanted ended: marked by a user, cleared, timed out."""
 _SIGKILL = -9
 
 
@@ -33,6 +35,9 @@ def judge_ending(
     task_failed = task_state in _TASK_FAILED
     if stopped is not None and (exit_code != 0 or task_failed):
         return Ending(False, exit_code, stopped, "killed", "stopped_by_worker")
+    if task_state == _NOT_WANTED and exit_code != 0:
+        text = "Airflow ended the task: it was not to run any more."
+        return Ending(False, exit_code, text, "killed", "cancelled")
     if exit_code == 0 and task_failed:
         return Ending(True, 0, None, "failed", "task_failed")
     if exit_code == 0:

@@ -32,8 +32,13 @@ def edge():
     @task
     def ill():
         raise RuntimeError("no paper")
+    @task
+    def killed():
+        import os
+        os.kill(os.getpid(), 9)
     well()
     ill()
+    killed()
 
 edge()
 """
@@ -116,12 +121,14 @@ def test_tasks_run_in_forks_of_one_zygote_with_the_workers_name_and_one_trace(
     central.wait_for(finished(well), 90)
     ill = execute_task(central, "ill")
     central.wait_for(finished(ill), 60)
+    killed = execute_task(central, "killed")
+    central.wait_for(finished(killed), 60)
     assert "I run on site-1" in events(well)
     assert any("Task failed with exception" in event for event in events(ill))
     states = [call.json["state"] for call in central.executions if call.path.endswith("/state")]
-    assert states == ["success", "failed"]
+    assert states == ["success", "failed", "failed"]
     # Airflow's supervisor ends well also for a task that has failed: it has told the Execution API.
-    assert [job.state for job in (well, ill)] == ["success", "success"]
+    assert [job.state for job in (well, ill, killed)] == ["success", "success", "failed"]
     started = [call.json for call in central.executions if call.path.endswith("/run")]
     assert {body["hostname"] for body in started} == {"site-1"}
     site.process.terminate()
@@ -131,7 +138,7 @@ def test_tasks_run_in_forks_of_one_zygote_with_the_workers_name_and_one_trace(
 
     found = list(spans(central))
     processes = [(resource, span) for resource, span in found if span.name == "process default"]
-    assert len(processes) == 2
+    assert len(processes) == 3
     for resource, span in processes:
         assert resource["service.name"] == "edge-worker"
         assert resource["edge.worker.name"] == "site-1"
@@ -142,10 +149,11 @@ def test_tasks_run_in_forks_of_one_zygote_with_the_workers_name_and_one_trace(
         {a.key: a.value.string_value for a in span.attributes}["edge.job.outcome"]: span.status.code
         for _, span in processes
     }
-    assert outcomes == {"success": 0, "failed": 2}
-    # The task's own span is a child of the daemon's.
+    assert outcomes == {"success": 0, "failed": 2, "killed": 2}
+    # The task's own span is a child of the daemon's; one that was killed leaves none.
     workers = [span for _, span in found if span.name.startswith("worker.")]
-    assert {span.parent_span_id for span in workers} == {span.span_id for _, span in processes}
+    assert len(workers) == 2
+    assert {span.parent_span_id for span in workers} < {span.span_id for _, span in processes}
 
 
 def test_callback_runs(central: FakeCentral, site: Daemon) -> None:
@@ -210,7 +218,7 @@ def test_unsampled_job_leaves_no_span_and_an_adopted_one_keeps_its_ids(
     central.wait_for(finished(job))
     second.process.terminate()
     second.process.wait(15)
-    found = [span for _, span in spans(central)]
+    found = [span for _, span in spans(central) if span.name == "process default"]
     assert len(found) == 1
     handed = bytes(job.log).decode().split("-")
     assert (found[0].trace_id.hex(), found[0].span_id.hex()) == (handed[1], handed[2])

@@ -233,6 +233,7 @@ def test_what_becomes_of_a_folder_found_again(started: bool, judged: bool, deliv
         (-9, None, None, "up_for_retry", False, False, "killed", "signal_9"),
         (-9, None, None, "failed", True, False, "killed", "out_of_memory"),
         (-15, None, None, None, True, False, "killed", "signal_15"),
+        (-15, None, None, "SERVER_TERMINATED", False, False, "killed", "cancelled"),
         (None, None, None, None, False, False, "killed", "result_missing"),
         (None, None, None, None, True, False, "killed", "out_of_memory"),
         (-15, None, "drain", None, False, False, "killed", "stopped_by_worker"),
