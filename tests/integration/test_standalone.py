@@ -161,6 +161,44 @@ def test_a_process_that_died_is_replaced_and_all_end_when_their_supervisor_was_k
 
 
 @on_postgresql
+def test_its_processes_count_together_and_one_that_was_killed_is_forgotten(start, env, tmp_path):
+    folder = tmp_path / "counts"
+    folder.mkdir()
+    env["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    server = start("--workers", "2")
+
+    def counted(line: str) -> float:
+        # Each time over another connection, so that any process may answer.
+        text = requests.get(f"{server.url}/metrics", timeout=30, proxies={"http": ""}).text
+        (value,) = [said.rpartition(" ")[2] for said in text.splitlines() if said.startswith(f"{line} ")]
+        assert text.count("# TYPE edge_heartbeats_total ") == text.count("# TYPE edge_workers ") == 1
+        return float(value)
+
+    calls = 'edge_api_request_duration_seconds_count{method="GET",route="/v1/health",status="200"}'
+    while len(list(folder.glob("histogram_*.db"))) < 2:
+        requests.get(f"{server.url}/v1/health", timeout=30, proxies={"http": ""})
+    before = counted(calls)
+    for _ in range(10):
+        requests.get(f"{server.url}/v1/health", timeout=30, proxies={"http": ""})
+    assert {counted(calls) for _ in range(6)} == {before + 10}
+    far = Far(server.url, new_token("w"))
+    try:
+        assert far.hello().type == "welcome"
+        assert {counted("edge_channel_connections") for _ in range(6)} == {1}
+        own = far.socket.local_address[1]
+        (holder,) = [p for p in server.serving() if any(c.raddr and c.raddr.port == own for c in p.net_connections())]
+        holder.kill()
+    finally:
+        far.close()
+    # It is gone when its supervisor has noticed: that takes a minute if it was being asked whether it is well.
+    wait_for(
+        lambda: counted("edge_channel_connections") == 0, "the killed one to be forgotten", timeout=2 * PATIENCE
+    )
+    assert counted(calls) == before + 10
+    assert list(folder.glob(f"gauge_live*_{holder.pid}.db")) == []
+
+
+@on_postgresql
 def test_two_share_a_database_and_a_signal_ends_each_in_order(start, database):
     first, second = start(wait=False), start(wait=False)
     first.wait_ready()
