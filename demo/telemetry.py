@@ -117,4 +117,5 @@ def lines(points: Iterable[Point], worker: str, shown: Iterable[str]) -> Iterato
     wanted = set(shown)
     for (metric, attributes), point in latest(points, worker).items():
         if metric in wanted:
-            yield f"{metric:<28} {point.value:>16,.2f} {point.unit:<4} {attributes}"
+            value = f"{point.value / 1e6:,.1f} MB" if point.unit == "By" else f"{point.value:.2f}"
+            yield f"{metric:<26} {value:>14}  {attributes}"

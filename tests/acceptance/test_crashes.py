@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from itertools import pairwise
+
 import psutil
 
 from acceptance.rig import LONG, Rig
 from demo.wait import wait_for
+from edge_otel.telemetry import names
 
 
 def assert_each_once(rig: Rig, run_id: str, count: int) -> None:
@@ -81,11 +85,12 @@ def test_tasks_of_a_dead_machine_are_retried_elsewhere_without_a_second_effect(r
         rig.cluster.start_airflow("scheduler", "scheduler")
 
 
-def test_tasks_survive_a_minute_without_the_api_server(rig: Rig) -> None:
+def test_tasks_survive_a_minute_without_the_api_server_and_its_metrics_come_later(rig: Rig) -> None:
     with rig.running("delta"):
         run_id = rig.trigger("gated", count=2)
         rig.wait_started(run_id, 2)
         rig.cluster.forget("api-server").kill()
+        began = time.time()
         outage = iter(range(2**62))
         pids = [entry["pid"] for entry in rig.ledger(run_id)]
 
@@ -96,9 +101,21 @@ def test_tasks_survive_a_minute_without_the_api_server(rig: Rig) -> None:
 
         wait_for(alive, "a minute to pass", timeout=LONG, pause=1.0)
         rig.release(run_id, 0)
+        ended = time.time()
         rig.cluster.start_api_server()
         rig.cluster.wait_for_api()
         rig.release(run_id)
         assert rig.finish("gated", run_id) == "success"
         assert_each_once(rig, run_id, 2)
         rig.wait_worker("delta", "idle")
+        rig.wait(lambda: len(readings(rig, "delta", began, ended)) >= 20, "the metrics of that minute", 60)
+    times = readings(rig, "delta", began, ended)
+    assert len(times) == len(set(times)), "a reading came twice"
+    assert max(after - before for before, after in pairwise([began, *times, ended])) < 10, times
+
+
+def readings(rig: Rig, worker: str, since: float, until: float) -> list[float]:
+    """Return when the worker's memory was read within a time, by what the collector has; in order."""
+    of_worker = [p for p in rig.spans.points() if p.resource.get(names.WORKER_NAME) == worker]
+    times = sorted(p.time / 1e9 for p in of_worker if p.metric == names.MEMORY_LIMIT.name)
+    return [at for at in times if since <= at <= until]
