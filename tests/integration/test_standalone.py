@@ -191,9 +191,7 @@ def test_its_processes_count_together_and_one_that_was_killed_is_forgotten(start
     finally:
         far.close()
     # It is gone when its supervisor has noticed: that takes a minute if it was being asked whether it is well.
-    wait_for(
-        lambda: counted("edge_channel_connections") == 0, "the killed one to be forgotten", timeout=2 * PATIENCE
-    )
+    wait_for(lambda: counted("edge_channel_connections") == 0, "the killed one to be forgotten", timeout=2 * PATIENCE)
     assert counted(calls) == before + 10
     assert list(folder.glob(f"gauge_live*_{holder.pid}.db")) == []
 
