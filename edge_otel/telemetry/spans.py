@@ -101,14 +101,19 @@ class Recorder:
         return self._processor is not None
 
     def load(self) -> None:
-        """Load the SDK and start the thread that exports: a tenth of a second, or more on a slow disk."""
+        """Load the SDK and start the thread that exports: a tenth of a second, or more on a slow disk. Never raises:
+        with an environment that the SDK refuses there are no spans."""
         with self._lock:
             if self._processor is not None or self._exporter is None:
                 return
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            try:
+                from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-            self._resource = sdk_resource(self._attributes)
-            self._processor = BatchSpanProcessor(self._exporter())
+                self._resource = sdk_resource(self._attributes)
+                self._processor = BatchSpanProcessor(self._exporter())
+            except Exception:
+                log.exception("Spans cannot be exported.")
+                self._exporter = None
 
     def record(self, span: Finished) -> None:
         """Hand a span over; one that is not sampled is dropped. Never raises, and blocks only to load the SDK."""
@@ -116,7 +121,8 @@ class Recorder:
             return
         try:
             self.load()
-            self._processor.on_end(self._readable(span))
+            if self._processor is not None:
+                self._processor.on_end(self._readable(span))
         except Exception:
             log.exception("A span %r is lost.", span.span.operation)
 

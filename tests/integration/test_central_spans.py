@@ -297,3 +297,16 @@ def test_a_collector_that_never_answers_slows_nothing(database, monkeypatch):
             executor.end()
     assert longest < 1.0
     assert time.monotonic() - began < 2.0
+
+
+def test_an_environment_that_the_sdk_refuses_costs_the_spans_and_nothing_else(database, start_api, monkeypatch, caplog):
+    monkeypatch.setenv("AIRFLOW__EDGE__OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    executor = EdgeExecutor(parallelism=8)
+    executor.start()
+    with database() as session:
+        executor.queue_workload(task_workload(), session)
+    executor.sync()
+    executor.end()
+    assert caplog.text.count("Spans cannot be exported.") == 1
+    assert start_api(channels=True, otlp_endpoint="http://127.0.0.1:9").call("GET", "/readyz").ok

@@ -317,6 +317,14 @@ def test_a_collector_that_does_not_take_it_is_answered_503_with_when_to_come_aga
     assert not any(HUSH in answer.text for answer in answers)
 
 
+def unread(api, token):
+    """Return the beginning of the answer to a request whose body never comes."""
+    head = f"POST /v2/otlp/v1/traces HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n"
+    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as raw:
+        raw.sendall(f"{head}Content-Type: application/x-protobuf\r\n\r\n".encode())
+        return raw.recv(100)
+
+
 @contextmanager
 def rude(fault):
     """Yield the URL of a server that is none."""
@@ -359,6 +367,7 @@ def test_a_collector_that_cannot_be_reached_is_waited_for_by_one_request_only(se
         began = time.monotonic()
         assert {post(api, token).status_code for _ in range(10)} == {503}
         assert time.monotonic() - began < forwarder.ANSWER_WITHIN
+        assert unread(api, token).startswith(b"HTTP/1.1 503 ")
         told = [record.getMessage() for record in caplog.records if "takes no traces" in record.getMessage()]
         assert len(told) == 1
         assert HUSH not in caplog.text
