@@ -95,7 +95,12 @@ JOB_LAUNCH_MODE = Attribute("edge.job.launch_mode", "How the process was started
 JOB_CPU_TIME = Attribute("edge.job.cpu.time", "Seconds of CPU that the job's processes used")
 JOB_MEMORY_PEAK = Attribute("edge.job.memory.peak", "Most bytes that the largest of the job's processes held")
 EXIT_CODE = Attribute("process.exit.code", "As of waitpid: negative is a signal")
-ERROR_TYPE = Attribute("error.type", "Why it failed: task_failed for the user's code, else what went wrong around it")
+ERROR_TYPE = Attribute(
+    "error.type",
+    "Why it failed: task_failed for the user's code, else what went wrong around it, for a job: supervisor_failed,"
+    " launch_failed, out_of_memory, signal_9 and other numbers, stopped_by_worker, cancelled, stale_claim,"
+    " result_missing",
+)
 EXCEPTION_TYPE = Attribute("exception.type", "Class of the exception that a line of the log shows")
 EXCEPTION_MESSAGE = Attribute("exception.message", "Its text")
 EXCEPTION_STACKTRACE = Attribute("exception.stacktrace", "Its traceback")
@@ -146,7 +151,8 @@ LAUNCH = Span(
     (JOB_ID, JOB_LAUNCH_MODE, ERROR_TYPE),
 )
 SHIP_LOG = Span(
-    "ship log", "CLIENT", "process", "edge-worker", "One chunk of the task's log went to the Edge API, or did not.",
+    "ship log", "CLIENT", "process", "edge-worker",
+    "One chunk of the task's log went to the Edge API; a row of failures to send it is one span, too.",
     (JOB_ID, LOG_OFFSET, LOG_BYTES, HTTP_STATUS, ERROR_TYPE),
 )
 ORPHAN = Span(

@@ -64,7 +64,8 @@ class Job:
         """Ask the process to end; ``reason`` becomes the job's error."""
         if self.active and self._stopped is None:
             self._stopped = reason
-            log.warning("job %s: SIGTERM: %s", self.ticket.id, reason)
+            with subject.of_job(self.ticket):
+                log.warning("job %s: SIGTERM: %s", self.ticket.id, reason)
             if self._process is not None:
                 processes.terminate(self._process)
 
@@ -80,15 +81,12 @@ class Job:
     def kill(self) -> None:
         """Kill what is left of the job."""
         if self._process is not None and self.active:
-            log.warning("job %s: SIGKILL", self.ticket.id)
+            with subject.of_job(self.ticket):
+                log.warning("job %s: SIGKILL", self.ticket.id)
             processes.kill(self._process)
 
     async def run(self, how: Readopted = Readopted.ACCEPT) -> None:
         """Do all that is left to do for the job; cancelling leaves it to the next daemon."""
-        with subject.of_job(self.ticket):
-            await self._run(how)
-
-    async def _run(self, how: Readopted) -> None:
         try:
             if (verdict := self._folder.verdict()) is not None and verdict.outcome == STALE:
                 self._process = self._folder.started()

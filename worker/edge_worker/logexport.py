@@ -20,7 +20,7 @@ from edge_worker import subject
 from edge_worker.otlp import Signal
 from edge_worker.subject import Subject
 
-WAITING = 2048
+WAITING = 1024
 """Records that wait at most; then the oldest go."""
 
 BATCH = 128
@@ -124,11 +124,14 @@ class LogExport(logging.Handler):
 
     def _run(self, outbox: LogOutbox, resource: Mapping[str, str]) -> None:
         whole: Mapping[str, Any] = {}
-        while not self._closing:
+        closing = False
+        while not closing:
             self._news.wait()
             self._full.wait(LINGER)
             self._news.clear()
             self._full.clear()
+            # Before the last look, or a line that comes in between would stay.
+            closing = self._closing
             while lines := self._take():
                 if not outbox.wanted("logs"):
                     continue

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from edge_otel.state import WorkerState, observe
 from edge_otel.wire import WorkerReply
-from edge_worker import plan
+from edge_worker import plan, subject
 from edge_worker.faults import Disconnected, Fault, Forgotten, NotAllowed, Refused, Replaced, Unreachable
 from edge_worker.intake import Intake, IntakeTransport
 from edge_worker.jobs import Job
@@ -99,7 +99,8 @@ class Loop:
             if how is plan.Readopted.FORGET:
                 folder.remove()
                 continue
-            log.info("job %s: found again: %s", ticket.id, how.value)
+            with subject.of_job(ticket):
+                log.info("job %s: found again: %s", ticket.id, how.value)
             job = Job(self._site, folder, ticket)
             job.active = how is not plan.Readopted.REPORT
             job.unreported = verdict is None or not verdict.reported
@@ -120,7 +121,8 @@ class Loop:
                 del self._station.jobs[key]
                 self._station.changed()
 
-        task = asyncio.create_task(see_through(), name=f"job-{job.ticket.id}")
+        with subject.of_job(job.ticket):
+            task = asyncio.create_task(see_through(), name=f"job-{job.ticket.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -266,6 +266,9 @@ def test_killed_daemon_is_followed_by_one_that_adopts_running_jobs(
     central.wait_for(finished(job))
     assert (job.state, bytes(job.log)) == ("success", b"before\nafter\n")
     central.wait_for(lambda: second.folders() == [])
+    lines = [json.loads(line) for line in second.said.splitlines() if f"job {job.id}" in line]
+    assert len(lines) == 3
+    assert len({line["span_id"] for line in lines}) == 1
 
 
 @pytest.mark.parametrize(
