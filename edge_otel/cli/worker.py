@@ -49,4 +49,7 @@ def _flags(args: Namespace, settings: Settings) -> list[str]:
         "--automatic-maintenance-on": settings.automatic_maintenance_on,
         "--automatic-maintenance-exit": settings.automatic_maintenance_exit,
     }
-    return [part for flag, value in flags.items() if value for part in (flag, value)] + list(args.options)
+    # Off is the daemon's own default, which its environment may overrule.
+    return [part for flag, value in flags.items() if value and value != "Off" for part in (flag, value)] + list(
+        args.options
+    )

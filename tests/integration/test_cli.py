@@ -187,13 +187,18 @@ def test_the_flags_of_airflow_edge_worker_become_those_of_the_daemon(monkeypatch
     from edge_otel.settings import Settings
 
     given = SimpleNamespace(concurrency=3, queues="a,b", edge_hostname="w", team_name=None, options=["--x", "1"])
-    settings = Settings(api_url="https://central/edge_worker/v1/rpcapi", token_file="/t", drain_timeout_sec=0)
+    health = {"extended_system_info_function": "site.facts", "automatic_maintenance_on": "Error"}
+    central = {"api_url": "https://central/edge_worker/v1/rpcapi", "token_file": "/t"}
+    settings = Settings(**central, **health, drain_timeout_sec=0)
     flags = _flags(given, settings)
     assert flags[flags.index("--server") + 1] == "https://central/edge_worker"
     assert flags[flags.index("--concurrency") + 1] == "3"
     assert flags[flags.index("--queues") + 1] == "a,b"
     assert flags[flags.index("--task-python") + 1] == sys.executable
     assert "--team" not in flags
+    assert flags[flags.index("--facts-function") + 1] == "site.facts"
+    assert flags[flags.index("--automatic-maintenance-on") + 1] == "Error"
+    assert "--automatic-maintenance-exit" not in flags
     assert flags[-2:] == ["--x", "1"]
 
 

@@ -81,6 +81,40 @@ def test_jobs_run_once_each_while_servers_come_and_go(
     wait_for(lambda: stored() == "offline", "the last heartbeat", timeout=10)
 
 
+def test_automatic_maintenance_is_stored_as_such_and_an_administrator_can_make_it_theirs(
+    database_url: str, database: NewSession, launcher: Replicas, begin: Callable[[Replica], Daemon], tmp_path: Path
+) -> None:
+    level = tmp_path / "level"
+    level.write_text("40")
+    read = f"return {{'status': pathlib.Path({str(level)!r}).read_text(), 'status_text': 'torn'}}"
+    (tmp_path / "site_facts.py").write_text(f"import pathlib\ndef read():\n    {read}\n")
+    rules = {"automatic_maintenance_on": "error", "automatic_maintenance_exit": "info", "heartbeat_interval": 0.3}
+    daemon = begin(
+        launcher.start(database_url),
+        env={"PYTHONPATH": str(tmp_path)},
+        facts_function="site_facts:read",
+        telemetry_interval=0.2,
+        **rules,
+    )
+
+    def stored() -> tuple[str, str | None, str | None]:
+        with database() as session:
+            worker = workers.get(session, "site-1")
+            return str(worker.state), worker.maintenance_origin, worker.maintenance_comment
+
+    wait_for(lambda: "by channel" in daemon.said, "the worker", timeout=30)
+    wait_for(lambda: stored() == ("maintenance mode", "automatic", "torn"), "maintenance", timeout=10)
+    with database() as session:
+        workers.request_maintenance(session, "site-1", None, datetime.now(UTC), by="test")
+    wait_for(lambda: status(daemon)["maintenance"]["origin"] == "admin", "the daemon to hear", timeout=10)
+    level.write_text("20")
+    wait_for(lambda: "good again" in daemon.said, "the health to be good", timeout=10)
+    wait_for(lambda: stored()[:2] == ("maintenance mode", "admin"), "the administrator's maintenance", timeout=10)
+    with database() as session:
+        workers.end_maintenance(session, "site-1", datetime.now(UTC), by="test")
+    wait_for(lambda: stored() == ("idle", None, None), "the end of maintenance", timeout=10)
+
+
 def test_wishes_of_an_administrator_are_obeyed_within_seconds(
     database_url: str, database: NewSession, launcher: Replicas, begin: Callable[[Replica], Daemon]
 ) -> None:
