@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
-def kills() -> int | None:
+def kills(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
     """Return the kills in this process's cgroup, where jobs run too; where it counts none, those of the machine.
 
     ``oom_kill`` of ``memory.events`` (cgroup v2) or ``memory.oom_control`` (v1), else of /proc/vmstat. None where the
     system does not tell.
     """
-    for path in (*_cgroup_files(), Path("/proc/vmstat")):
+    for path in (*_cgroup_files(proc, cgroups), proc / "vmstat"):
         try:
             text = path.read_text()
         except OSError:
@@ -26,10 +26,10 @@ def kills() -> int | None:
     return None
 
 
-def _cgroup_files() -> Iterator[Path]:
+def _cgroup_files(proc: Path, cgroups: Path) -> Iterator[Path]:
     """Yield where this process's cgroup counts. Format of /proc/self/cgroup: cgroups(7)."""
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
         return
     for line in lines:
@@ -37,6 +37,6 @@ def _cgroup_files() -> Iterator[Path]:
         # In a container the path may be the host's, and the container's own cgroup is mounted at the top.
         for below in (path.lstrip("/"), ""):
             if not controllers:
-                yield CGROUPS / below / "memory.events"
+                yield cgroups / below / "memory.events"
             elif "memory" in controllers.split(","):
-                yield CGROUPS / "memory" / below / "memory.oom_control"
+                yield cgroups / "memory" / below / "memory.oom_control"

@@ -343,10 +343,25 @@ def test_task_that_the_kernel_kills_for_want_of_memory_is_out_of_memory(
     assert (span.attributes[names.JOB_OUTCOME], span.attributes[names.ERROR_TYPE]) == ("killed", "out_of_memory")
 
 
-def test_kernels_counter_of_kills_for_memory_can_be_read() -> None:
-    if not Path("/proc/vmstat").exists():
-        pytest.skip("not Linux")
-    assert isinstance(oom.kills(), int)
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/site\n", {"cgroup/site/memory.events": "low 0\noom 9\noom_kill 2\n"}, 2),
+        ("0::/of/the/host\n", {"cgroup/memory.events": "oom_kill 3\n"}, 3),
+        ("5:cpu:/x\n4:memory:/x\n0::/\n", {"cgroup/memory/x/memory.oom_control": "under_oom 0\noom_kill 4\n"}, 4),
+        ("0::/\n", {}, 5),
+        (None, {}, 5),
+    ],
+)
+def test_kills_for_memory_are_those_of_the_nearest_that_counts(
+    tmp_path: Path, groups: str | None, files: dict[str, str], expected: int
+) -> None:
+    found = {"proc/vmstat": "nr_free 7\noom_kill 5\n", **files, **({"proc/self/cgroup": groups} if groups else {})}
+    for name, text in found.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert oom.kills(tmp_path / "proc", tmp_path / "cgroup") == expected
+    assert oom.kills(tmp_path / "nothing", tmp_path / "nothing") is None
 
 
 def test_sdk_that_cannot_be_loaded_costs_spans_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
