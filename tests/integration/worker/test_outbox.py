@@ -129,8 +129,8 @@ def test_black_hole_holds_nobody_up_and_what_it_swallowed_is_sent_again(
         swallowed, _ = hole.accept()
         with swallowed:
             wait_for(lambda: b"POST" in swallowed.recv(65536), "a request", timeout=5)
-        monkeypatch.setattr(box._forwarder._lanes[0].destination, "_url", f"{central.url}/v2/otlp/v1/traces")
-    central.wait_for(lambda: len(names(central, "traces")) >= 100)
+            monkeypatch.setattr(box._forwarder._lanes[0].destination, "_url", f"{central.url}/v2/otlp/v1/traces")
+            central.wait_for(lambda: len(names(central, "traces")) >= 100)
     assert names(central, "traces") == [f"span {number}" for number in range(100)]
 
 
@@ -160,6 +160,22 @@ def test_signal_that_is_refused_does_not_hold_up_the_others(central: FakeCentral
     central.wait_for(lambda: len(names(central, "traces")) == 20 and len(names(central, "metrics")) == 20)
     assert names(central, "logs") == []
     assert box.size > 0
+
+
+def test_signals_take_turns_when_all_have_a_backlog(
+    central: FakeCentral, open_outbox: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "BATCH", 1)
+    monkeypatch.setattr(outbox, "RECORD", 1)
+    box = open_outbox(told=None)
+    for number in range(4):
+        for signal in SIGNALS:
+            box.put(signal, payload(signal, f"n{number}"))
+    wait_for(lambda: len(files(tmp_path)) == 12, "files", timeout=5, pause=0.01)
+    box.told(True)
+    central.wait_for(lambda: len(central.telemetry) == 12)
+    sent = [telemetry.signal for telemetry in central.telemetry]
+    assert all(set(sent[at : at + 3]) == set(SIGNALS) for at in range(0, 12, 3)), sent
 
 
 def test_bad_record_is_dropped_alone_and_counted(

@@ -168,6 +168,12 @@ def test_hundred_megabytes_are_refused_by_their_declared_length(url: str, keeper
     assert answers(url, keeper)
 
 
+def test_declared_length_is_judged_before_any_of_it_has_come(url: str, keeper: Keeper) -> None:
+    with socket.create_connection(address(url), timeout=5) as client:
+        client.sendall(HEAD % 100_000_000 + b"\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 413")
+
+
 def test_hundred_megabytes_of_undeclared_length_are_refused_on_the_way(url: str, keeper: Keeper) -> None:
     sent = 0
     with socket.create_connection(address(url), timeout=10) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 
 import pytest
 from edge_worker.allowance import Allowance
@@ -68,6 +69,17 @@ def test_decompression_stops_at_the_limit_and_takes_whole_streams_only() -> None
     for damaged in (b"", b"no", gzip.compress(b"x")[:-1], gzip.compress(b"x") + b"y"):
         with pytest.raises(ValueError, match="gzip"):
             unzip(damaged, 100)
+
+
+def test_bomb_takes_no_more_memory_than_the_limit() -> None:
+    bomb = gzip.compress(b"\0" * 30_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            unzip(bomb, 1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_payloads_of_a_signal_are_merged_in_their_order_to_a_bounded_size() -> None:
