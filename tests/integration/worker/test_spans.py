@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from demo.otlp import Store
 from demo.spans import Span
 from edge_otel.telemetry import context, names
-from edge_otel.telemetry.spans import Recorder
+from edge_otel.telemetry.spans import Recorder, resource
 
 FOREVER = "log(b'begun\\n'); wait_for_file('/nonexistent')"
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); " + FOREVER
@@ -116,8 +116,7 @@ def test_each_span_of_the_worker_is_emitted_with_the_attributes_of_the_catalogue
         assert {span.kind for span in found} == {kind.kind}
         assert all(span.failed == (names.ERROR_TYPE in span.attributes) for span in found)
         for span in found:
-            assert span.resource[names.SERVICE_NAME] == "edge-worker"
-            assert span.resource[names.WORKER_NAME] == "site-1"
+            assert resource("edge-worker", **{names.WORKER_NAME: "site-1"}).items() <= span.resource.items()
             assert span.start <= span.end
             for name in set(kind.attributes) & set(span.attributes):
                 assert not name_values(kind, name) or span.attributes[name] in name_values(kind, name)
@@ -127,6 +126,8 @@ def test_each_span_of_the_worker_is_emitted_with_the_attributes_of_the_catalogue
         assert {span.trace_id for span in of(store, kind, well)} == {process.trace_id}
     assert process.parent_id == context.ids(well.offer["carrier"])[1]
     assert [span.failed for span in of(store, names.LAUNCH, ill)] == [True, True]
+    (failed,) = of(store, names.PROCESS, ill)
+    assert (failed.attributes[names.JOB_OUTCOME], failed.attributes[names.ERROR_TYPE]) == ("failed", "launch_failed")
     causes = [span.attributes[names.CAUSE] for span in of(store, names.REGISTER)]
     assert causes == ["start", "start", "reconnect"]
     assert [span.attributes[names.CAUSE] for span in of(store, names.DRAIN)] == ["signal"]
