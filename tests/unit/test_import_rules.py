@@ -142,6 +142,7 @@ def test_a_pure_file_reads_no_clock_and_does_no_io(name):
         ("httpx", ("edge_otel.api.forwarder",)),
         ("websockets", ("edge_worker",)),
         ("psutil", ("edge_worker",)),
+        ("prometheus_client", ("edge_otel.api", "edge_otel.telemetry.counters")),
         (
             "edge_otel.models",
             ("edge_otel.models", "edge_otel.api", "edge_otel.executor", "edge_otel.workload", "edge_otel.cli"),
