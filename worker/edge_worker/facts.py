@@ -33,6 +33,9 @@ KEPT = 3
 MOST = MAX_FACTS - len(OWN_FACTS)
 """Facts of the user in one report."""
 
+LARGEST = 8 * 1024
+"""Characters of all their names and texts: they are in every heartbeat."""
+
 _WIRE: TypeAdapter[tuple[str, Fact]] = TypeAdapter(tuple[FactName, FactText | FactInteger | FactNumber])
 
 
@@ -56,6 +59,7 @@ def usable(told: object) -> tuple[dict[str, Fact], list[str]]:
         return {}, [f"it returned {type(told).__name__} instead of a dict"]
     facts: dict[str, Fact] = {}
     wrong: list[str] = []
+    size = 0
     for name, value in told.items():
         if len(facts) == MOST or len(wrong) == MOST:
             wrong.append(f"of its {len(told)} facts {len(facts)} are taken, {MOST} is the limit")
@@ -69,6 +73,10 @@ def usable(told: object) -> tuple[dict[str, Fact], list[str]]:
         except (ValidationError, ValueError):
             wrong.append(f"{repr(name)[:80]} ({type(value).__name__}) is no text, number or time, or too large")
             continue
+        size += len(taken_name) + len(str(taken))
+        if size > LARGEST:
+            wrong.append(f"of its {len(told)} facts {len(facts)} are taken, {LARGEST} characters are the limit")
+            break
         facts[taken_name] = taken
     if "status" in facts and read_status(facts["status"]) is None:
         wrong.append(f"its status {facts['status']!r} is no level: give 20 or info, 30 or warning, 40 or error")

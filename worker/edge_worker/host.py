@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,16 +73,26 @@ class Host:
 
     def facts(self) -> dict[str, str | int | float]:
         """Return the facts; what the system does not tell is left out."""
-        memory = psutil.virtual_memory()
-        found: dict[str, str | int | float] = {
-            **self._fixed,
-            "cpu_percent": psutil.cpu_percent(),
-            "memory_percent": memory.percent,
-            "memory_total": memory.total,
-        }
-        try:
-            found["disk_percent"] = psutil.disk_usage(str(self._state_dir)).percent
-            found["load1"], found["load5"] = (round(load, 3) for load in os.getloadavg()[:2])
-        except (OSError, AttributeError):
-            pass
+        found = dict(self._fixed)
+        for source in (_cpu, _memory, self._disk, _load):
+            # psutil raises many things on odd systems; no heartbeat is worth less than such a number.
+            with suppress(Exception):
+                found |= source()
         return found
+
+    def _disk(self) -> dict[str, float]:
+        return {"disk_percent": psutil.disk_usage(str(self._state_dir)).percent}
+
+
+def _cpu() -> dict[str, float]:
+    return {"cpu_percent": psutil.cpu_percent()}
+
+
+def _memory() -> dict[str, float]:
+    memory = psutil.virtual_memory()
+    return {"memory_percent": memory.percent, "memory_total": memory.total}
+
+
+def _load() -> dict[str, float]:
+    one, five, _ = os.getloadavg()
+    return {"load1": round(one, 3), "load5": round(five, 3)}

@@ -85,7 +85,10 @@ class Meters:
         while True:
             begun = time.monotonic()
             if self._outbox.wanted("metrics"):
-                await self._collect(look())
+                try:
+                    await self._collect(look())
+                except Exception:
+                    log.exception("metrics of this time are lost")
             await until_due(begun, interval)
 
     async def close(self) -> None:
@@ -95,7 +98,9 @@ class Meters:
                 async with asyncio.timeout(LAST_WITHIN):
                     await self._collect(self._look())
             except TimeoutError:
-                pass
+                log.debug("the last metrics take too long")
+            except Exception:
+                log.exception("the last metrics are lost")
         self._thread.shutdown(wait=False)
 
     def _tell(self, metric: names.Metric, value: float, attributes: dict[str, str]) -> None:
@@ -107,28 +112,25 @@ class Meters:
         await asyncio.shield(loop.run_in_executor(self._thread, self._turn, moment))
 
     def _turn(self, moment: Moment) -> None:
-        try:
-            if self._instruments is None:
-                from edge_worker.instruments import Instruments
+        if self._instruments is None:
+            from edge_worker.instruments import Instruments
 
-                self._instruments = Instruments(self._resource, lambda payload: self._outbox.put("metrics", payload))
-            while self._events:
-                self._instruments.tell(*self._events.popleft())
-            self._instruments.export(
-                {
-                    **self._host.read(),
-                    **self._usage.read(moment.jobs),
-                    names.LOG_BACKLOG: [(moment.log_backlog, {})],
-                    names.OUTBOX_SIZE: [(self._outbox.size, {})],
-                    names.OUTBOX_DROPPED: [
-                        (count, {names.SIGNAL: signal, names.REASON: reason})
-                        for (signal, reason), count in self._outbox.dropped.items()
-                    ],
-                    names.FACTS: _numbers(moment.facts),
-                }
-            )
-        except Exception:
-            log.exception("metrics of this time are lost")
+            self._instruments = Instruments(self._resource, lambda payload: self._outbox.put("metrics", payload))
+        while self._events:
+            self._instruments.tell(*self._events.popleft())
+        self._instruments.export(
+            {
+                **self._host.read(),
+                **self._usage.read(moment.jobs),
+                names.LOG_BACKLOG: [(moment.log_backlog, {})],
+                names.OUTBOX_SIZE: [(self._outbox.size, {})],
+                names.OUTBOX_DROPPED: [
+                    (count, {names.SIGNAL: signal, names.REASON: reason})
+                    for (signal, reason), count in self._outbox.dropped.items()
+                ],
+                names.FACTS: _numbers(moment.facts),
+            }
+        )
 
 
 def _numbers(facts: Mapping[str, Fact]) -> list[Reading]:

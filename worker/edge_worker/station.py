@@ -205,7 +205,10 @@ class Station:
     def _adopt(self, maintenance: Maintenance, reply: WorkerReply) -> None:
         """Take over what an administrator has said about a maintenance that was on: then it is theirs to end."""
         comment = reply.maintenance_comments if reply.maintenance_comments is not None else maintenance.comment
-        origin = "admin" if reply.maintenance_origin == "admin" else maintenance.origin
+        # A server of edge3 does not say whose comment it is: none but an administrator writes another there.
+        unsaid = reply.maintenance_origin is None and comment != maintenance.comment
+        theirs = reply.maintenance_origin == "admin" or (unsaid and maintenance.origin == "automatic")
+        origin = "admin" if theirs else maintenance.origin
         if (comment, origin) != (maintenance.comment, maintenance.origin):
             self.maintain(replace(maintenance, comment=comment, origin=origin))
 

@@ -40,7 +40,7 @@ class Watch:
         told: tuple[int | None, str] | None = None
         if self._users is not None:
             level = None if users is None else read_status(users["status"]) if "status" in users else INFO
-            told = level, str((users or {}).get("status_text", f"the status that {self._users.path} tells"))
+            told = level, str((users or {}).get("status_text") or f"{self._users.path} tells of bad health")
         before, disk, memory = self.health, host.get("disk_percent"), host.get("memory_percent")
         percents = (float(disk) if disk is not None else None, float(memory) if memory is not None else None)
         self.health = judge(before, percents, self._thresholds, str(self._folder), told)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from conftest import Start, finished, workload
+from edge_worker.host import Host
 from edge_worker.readings import HostReadings
 from fake_server import CUT, Answer, Call, FakeCentral
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -209,9 +211,12 @@ def test_heartbeats_carry_the_compact_subset_and_stay_small(collecting: FakeCent
 def test_a_source_that_the_system_does_not_have_is_left_out_and_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, transport: str
 ) -> None:
-    def missing() -> None:
+    def missing(*_: object) -> None:
         raise FileNotFoundError("/proc/vmstat")
 
+    monkeypatch.setattr(psutil, "disk_usage", missing)
+    assert {"cpu_percent", "load1"} <= Host(tmp_path, {}, datetime.now(UTC)).facts().keys()
+    monkeypatch.undo()
     monkeypatch.setattr(psutil, "swap_memory", missing)
     host = HostReadings(tmp_path)
     host.read()

@@ -68,6 +68,12 @@ def test_ten_thousand_facts_are_cut_to_what_a_report_may_hold(value):
     WorkerReport.model_validate({"state": "idle", "sysinfo": {**found, **dict.fromkeys(OWN_FACTS, 1)}})
 
 
+def test_many_long_texts_are_cut_for_heartbeats_stay_small():
+    found, wrong = usable({f"f{number}": "x" * 1000 for number in range(40)})
+    assert 5 < len(found) < 9
+    assert "8192 characters" in wrong[-1]
+
+
 def test_a_status_that_is_no_level_is_told():
     assert "no level" in usable({"status": "purple"})[1][0]
 
