@@ -312,7 +312,7 @@ def test_a_collector_that_does_not_take_it_is_answered_503_with_when_to_come_aga
     told = [record for record in caplog.records if "takes no traces" in record.getMessage()]
     assert len(told) == 1
     assert f"it answers {answer.status}" in told[0].getMessage()
-    assert "CollectorAway" not in caplog.text
+    assert "-> 503" not in caplog.text
     assert HUSH not in caplog.text
     assert not any(HUSH in answer.text for answer in answers)
 
@@ -374,24 +374,36 @@ def test_a_collector_that_cannot_be_reached_is_waited_for_by_one_request_only(se
 
 
 def test_after_an_outage_one_request_tries_and_then_all_are_taken(serve, token, collector, caplog, monkeypatch):
-    monkeypatch.setattr("edge_otel.api.outage.FIRST_WAIT", 0.2)
+    monkeypatch.setattr("edge_otel.api.outage.FIRST_WAIT", 0.1)
+    monkeypatch.setattr("edge_otel.api.outage.LONGEST_WAIT", 0.1)
     api = serve(collector.url)
     collector.answer = lambda _: Answer(500)
-    assert post(api, token).status_code == 503
-    collector.answer = taken
-    collector.hold()
-    time.sleep(0.2)
     with ThreadPoolExecutor(4) as pool, caplog.at_level(logging.INFO):
-        probe = pool.submit(post, Sender(api), token)
+        wait_for(lambda: post(api, token).status_code == 503 and len(collector.got) == 3, "three tries to fail")
+        collector.answer = taken
+        collector.hold()
+        probe = pool.submit(post_until_tried, Sender(api), token, collector)
         wait_for(lambda: collector.waiting == 1, "one request to try")
         assert {post(api, token).status_code for _ in range(5)} == {503}
-        assert len(collector.got) == 2
+        assert len(collector.got) == 4
         collector.release()
         assert probe.result().status_code == 200
     assert post(api, token).status_code == 200
-    assert [r.getMessage() for r in caplog.records if "again" in r.getMessage()] == [
-        "The collector takes traces again."
+    told = [record.getMessage() for record in caplog.records if "The collector takes" in record.getMessage()]
+    assert told == [
+        "The collector takes no traces: it answers 500. Workers keep theirs until it does.",
+        "The collector takes traces again.",
     ]
+
+
+def post_until_tried(api, token, collector):
+    """Send telemetry again and again, and return the answer to the first request that reached the collector."""
+    before = len(collector.got)
+    while True:
+        answer = post(api, token)
+        if len(collector.got) > before:
+            return answer
+        time.sleep(0.01)
 
 
 class Sender:
