@@ -26,8 +26,11 @@ MEMORY = 16 * 1024 * 1024
 RECORD = 1024 * 1024
 """Bytes to which payloads are merged."""
 
-LINGER = 0.2
-"""Seconds in which payloads gather before they are written."""
+LINGER, LINGER_LONG = 0.2, 2.0
+"""Seconds in which payloads gather before they are written; the longer while they cannot leave soon anyway."""
+
+BACKLOG = 1024 * 1024
+"""Bytes from which on it is so: each file takes a whole block of the disk, so few larger ones hold more."""
 
 RETRY = 5.0
 """Seconds between attempts at a disk that fails."""
@@ -137,7 +140,7 @@ class Outbox:
             if (now := time.monotonic()) >= due and self._tell(told):
                 due = now + TELL
             self._news.wait(RETRY if self._spool.memory else TELL)
-            closing = self._closing.wait(LINGER)
+            closing = self._closing.wait(LINGER if self._spool.size < BACKLOG else LINGER_LONG)
             self._news.clear()
         self._turn()
         self._tell(told)

@@ -55,7 +55,7 @@ def names(central: FakeCentral, signal: str) -> list[str]:
 
 
 def files(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "outbox").iterdir())
+    return sorted(path.name for path in (tmp_path / "outbox").glob("*.gz"))
 
 
 def of_gateway(call: Call) -> bool:
@@ -104,8 +104,7 @@ def test_what_cannot_be_delivered_is_kept_on_disk_and_arrives_once_and_in_order(
         seen = len(central.calls)
         if number < 3:
             central.wait_for(lambda seen=seen: len(central.calls) > seen)  # type: ignore[misc]
-    wait_for(lambda: box.size >= 8192 and not box._waiting, "files", timeout=5, pause=0.01)
-    assert len(files(tmp_path)) >= 2
+    wait_for(lambda: {"traces", "logs"} == {name.split("-")[1] for name in files(tmp_path)}, "files", timeout=5)
     heal()
     central.wait_for(lambda: len(names(central, "traces")) >= 10 and len(names(central, "logs")) >= 10)
     wait_for(lambda: box.size == 0, "an empty outbox", timeout=5, pause=0.01)
@@ -179,7 +178,7 @@ def test_signals_take_turns_when_all_have_a_backlog(
 
 
 def test_bad_record_is_dropped_alone_and_counted(
-    central: FakeCentral, open_outbox: Open, caplog: pytest.LogCaptureFixture
+    central: FakeCentral, open_outbox: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def picky(call: Call) -> Answer | None:
         from fake_server import Telemetry
@@ -188,10 +187,9 @@ def test_bad_record_is_dropped_alone_and_counted(
 
     central.faults.append(picky)
     box = open_outbox(told=None)
-    for name in ("a", "bad", "b", "c"):
-        size = box._spool.size
+    for number, name in enumerate(("a", "bad", "b", "c"), 1):
         box.put("traces", payload("traces", name))
-        wait_for(lambda size=size: box._spool.size > size, "a record", timeout=5, pause=0.01)  # type: ignore[misc]
+        wait_for(lambda number=number: len(files(tmp_path)) == number, "a file", timeout=5, pause=0.01)  # type: ignore[misc]
     box.told(True)
     central.wait_for(lambda: len(names(central, "traces")) == 3)
     wait_for(lambda: box.size == 0, "an empty outbox", timeout=5, pause=0.01)
@@ -201,17 +199,32 @@ def test_bad_record_is_dropped_alone_and_counted(
 
 
 def test_records_are_merged_to_few_requests_of_bounded_size(
-    central: FakeCentral, open_outbox: Open, monkeypatch: pytest.MonkeyPatch
+    central: FakeCentral, open_outbox: Open, tmp_path: Path
 ) -> None:
     box = open_outbox(told=None, limit=1 << 24)
     for number in range(300):
         box.put("metrics", payload("metrics", f"m{number}", size=10_000))
-    wait_for(lambda: not box._waiting and not box._bytes, "the disk", timeout=5, pause=0.01)
+    wait_for(
+        lambda: sum(int(name.split("-")[2].split(".")[0]) for name in files(tmp_path)) == 300, "the disk", timeout=5
+    )
     box.told(True)
     central.wait_for(lambda: len(names(central, "metrics")) == 300)
     assert names(central, "metrics") == [f"m{number}" for number in range(300)]
     assert len(central.telemetry) <= 4
     assert max(len(sent.payload) for sent in central.telemetry) <= forwarding.BATCH
+
+
+def test_backlog_gathers_to_fewer_files(open_outbox: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "BACKLOG", 4096)
+    monkeypatch.setattr(outbox, "LINGER_LONG", 0.3)
+    box = open_outbox(told=None)
+    box.put("logs", payload("logs", "first"))
+    wait_for(lambda: files(tmp_path), "a file", timeout=5, pause=0.01)
+    for number in range(20):
+        box.put("logs", payload("logs", f"line {number}"))
+        time.sleep(0.005)
+    wait_for(lambda: len(files(tmp_path)) > 1, "a second file", timeout=5, pause=0.01)
+    assert files(tmp_path)[1].endswith("-logs-20.otlp.gz")
 
 
 def test_before_the_first_contact_all_waits_and_without_a_collector_all_is_dropped(
