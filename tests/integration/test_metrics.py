@@ -16,7 +16,7 @@ from airflow_database import use
 from channels import close_code, now, queue, state, wait_for
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from rows import register
+from rows import claim, queue_job, register
 from served import FACTS, Api, coordinates, new_token, registration, wish
 from sqlalchemy import event, text
 from starlette.requests import Request
@@ -24,7 +24,7 @@ from tools import missing
 
 from edge_otel.api import metrics
 from edge_otel.messages import CLOSED, Accept, Decline
-from edge_otel.models import workers
+from edge_otel.models import jobs, workers
 from edge_otel.state import JobState, WorkerState
 from edge_otel.telemetry import names
 
@@ -130,11 +130,13 @@ def over_a_channel(api, database, connect, q):
 
 
 def over_v1(api, database, q):
-    """Let one worker fetch a job, log twice, the second time with a gap, and fail it."""
+    """Let one worker fetch a job, forget it, fetch it again, log, now and then wrongly, and fail it."""
     queue(database, queue=q, carrier=CARRIER)
     token = new_token("over-v1")
     assert api.call("POST", "/v1/worker/over-v1", token, json=registration(queues=[q])).ok
     assert api.call("PATCH", "/v1/worker/over-v1", token, json=registration("idle", queues=[q])).ok
+    assert api.call("POST", "/v1/jobs/fetch/over-v1", token, json=wish(queues=[q])).json()["claim"] == 1
+    assert api.call("POST", "/v1/worker/over-v1", token, json=registration(queues=[q], jobs=[])).ok
     job = api.call("POST", "/v1/jobs/fetch/over-v1", token, json=wish(queues=[q])).json()
     path = f"/v1/jobs/state/{coordinates(job)}"
     report = {"task_instance_id": job["task_instance_id"], "claim": job["claim"]}
@@ -203,9 +205,10 @@ def test_promtool_finds_nothing_wrong(api, traffic):
 
 def test_what_happened_is_counted_on_both_transports(api, traffic, q):
     said = scrape(api)
-    assert value(said, names.JOBS_ASSIGNED, queue=q) == 3
-    assert value(said, names.JOB_QUEUE_SECONDS, "_count", queue=q) == 3
+    assert value(said, names.JOBS_ASSIGNED, queue=q) == 4
+    assert value(said, names.JOB_QUEUE_SECONDS, "_count", queue=q) == 4
     assert value(said, names.JOBS_REQUEUED, queue=q, reason="declined") == 1
+    assert value(said, names.JOBS_REQUEUED, queue=q, reason="registered") == 1
     assert value(said, names.JOBS_FINISHED, queue=q, outcome="success") == 1
     assert value(said, names.JOBS_FINISHED, queue=q, outcome="failed") == 1
     assert value(said, names.JOB_RUN_SECONDS, "_count", queue=q, outcome="success") == 1
@@ -317,14 +320,21 @@ def of_fleet(api):
 @on_postgresql
 def test_every_replica_says_the_same_of_the_fleet(start_api, database):
     with database() as session:
-        register(session, "w", now(), queues=["a"], connection=str(uuid4()))
-    queue(database, queue="a")
+        worker = register(session, "w", now(), queues=["a"], connection=str(uuid4()))
+        for _ in range(3):
+            queue_job(session, now(), queue="a", slots=2)
+        ended, _ = [claim(session, worker, now()) for _ in range(2)]
+        jobs.record_report(ended, JobState.FAILED, ended.claim, now())
     with database() as session:
         # Ages of jobs depend on the moment.
         session.execute(text("UPDATE edge_otel_job SET queued_at = queued_at + interval '1 hour'"))
     first, second = start_api(), start_api()
     assert of_fleet(first) == of_fleet(second)
-    assert 'edge_queue_workers{queue="a",team=""} 1' in of_fleet(second)
+    said = scrape(second)
+    assert value(said, names.QUEUE_WORKERS, queue="a", team="") == 1
+    assert value(said, names.QUEUE_SLOTS_USED, queue="a", team="") == 2
+    assert value(said, names.WORKER_SLOTS_USED, worker="w", team="") == 2
+    assert value(said, names.QUEUE_OLDEST, queue="a", team="") == 0, "queued in an hour"
 
 
 def test_a_silent_worker_keeps_its_time_becomes_unknown_and_vanishes_when_it_is_removed(start_api, database):
