@@ -52,6 +52,8 @@ class Lane:
     failures: int = 0
     due: float = 0.0
     """When to try again, on the monotonic clock."""
+    refusing: bool = False
+    """The last record was refused."""
     tried: float = 0.0
     """When it was its turn."""
     singly: int = 0
@@ -137,12 +139,16 @@ class Forwarder:
         lane.failures = 0
         lane.singly = max(0, lane.singly - 1)
         if meaning is Delivery.TAKEN:
+            lane.refusing = False
             self._spool.remove(records)
             self._closing.wait(min(time.monotonic() - began, REST_MAX))
         elif len(records) > 1:
             lane.singly = len(records)
         else:
-            log.warning("telemetry (%s) was refused and is dropped: %s", lane.signal, answer.detail)
+            # Once, for this line is telemetry, too, and may be refused in its turn.
+            level = logging.DEBUG if lane.refusing else logging.WARNING
+            log.log(level, "telemetry (%s) was refused and is dropped: %s", lane.signal, answer.detail)
+            lane.refusing = True
             self._spool.remove(records, "refused")
 
     def _later(self, lane: Lane, answer: Response) -> None:
