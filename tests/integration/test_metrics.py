@@ -23,7 +23,6 @@ from edge_otel.state import JobState, WorkerState
 from edge_otel.telemetry import names
 
 on_sqlite_alone = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 SERVED = {metric.name: metric for metric in (*names.FLEET, *names.PROCESS_METRICS)}
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
