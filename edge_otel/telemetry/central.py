@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from edge_otel.settings import Settings
-from edge_otel.telemetry import spans
+from edge_otel.telemetry import spans, variables
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -28,17 +27,11 @@ class Collector:
 def collector(settings: Settings, environment: Mapping[str, str]) -> Collector | None:
     """Return the collector: ``[edge] otlp_endpoint``, else that of the standard variables, unless those say gRPC."""
     if settings.otlp_endpoint:
-        return Collector(settings.otlp_endpoint.rstrip("/"), read_headers(settings.otlp_headers))
+        return Collector(settings.otlp_endpoint.rstrip("/"), variables.headers(settings.otlp_headers))
     url = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     if not url or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf") != "http/protobuf":
         return None
-    return Collector(url.rstrip("/"), read_headers(environment.get("OTEL_EXPORTER_OTLP_HEADERS", "")))
-
-
-def read_headers(text: str) -> dict[str, str]:
-    """Return the headers in ``a=b,c=d``, values URL-encoded. Format: that of OTEL_EXPORTER_OTLP_HEADERS."""
-    pairs = (part.partition("=") for part in text.split(",") if "=" in part)
-    return {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs if name.strip()}
+    return Collector(url.rstrip("/"), variables.headers(environment.get("OTEL_EXPORTER_OTLP_HEADERS", "")))
 
 
 def recorder(service: str, to: Collector | None) -> spans.Recorder:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_otel import __version__
-from edge_otel.telemetry import context, names
+from edge_otel.telemetry import context, names, variables
 from edge_otel.telemetry.context import Carrier
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Recorder:
 
     def __init__(self, resource: Mapping[str, str], exporter: Callable[[], SpanExporter] | None) -> None:
         self._attributes = resource
-        self._exporter = exporter if os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true" else None
+        self._exporter = None if variables.disabled(os.environ) else exporter
         self._lock = threading.Lock()
         self._processor: Any = None
         self._resource: Any = None

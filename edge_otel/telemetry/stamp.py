@@ -16,6 +16,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from edge_otel.errors import NotOtlp, TooLarge
 from edge_otel.telemetry import names
+from edge_otel.telemetry.protobuf import varint
 
 MAX_GROUPS = 10_000
 MAX_RESOURCE = 64 * 1024
@@ -44,7 +45,7 @@ def stamped(request: bytes, worker: str) -> bytes:
                 resources[rest.value] = _with_name(rest.value, worker)
             rest.value = resources[rest.value]
             parts.append(BytesValue(value=rest.SerializeToString()).SerializeToString())
-    except (DecodeError, IndexError) as error:
+    except (DecodeError, IndexError, ValueError) as error:
         raise NotOtlp(reason=str(error)) from None
     return b"".join(parts)
 
@@ -64,25 +65,12 @@ def _with_name(text: bytes, worker: str) -> bytes:
 
 
 def _groups(request: bytes) -> Iterator[bytes]:
-    """Yield the groups one by one. Raises NotOtlp, or IndexError where the bytes end too early."""
+    """Yield the groups one by one. Raises NotOtlp, IndexError where the bytes end too early, ValueError."""
     at = 0
     while at < len(request):
-        tag, at = _number(request, at)
-        length, start = _number(request, at)
+        tag, at = varint(request, at)
+        length, start = varint(request, at)
         at = start + length
         if tag != _GROUP or at > len(request):
             raise NotOtlp(reason=f"field with tag {tag} and length {length}")
         yield request[start:at]
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number at this place, and the place behind it."""
-    value = shift = 0
-    while shift < 64:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        at += 1
-        if byte < 0x80:
-            return value, at
-    raise NotOtlp(reason="a number without end")

@@ -24,7 +24,7 @@ from demo.process import Process, free_port, with_environment
 from demo.wait import wait_for
 from edge_otel.messages import RESTARTING
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 Start = Callable[..., "Server"]

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from edge_otel import __version__
-from edge_otel.telemetry import names
+from edge_otel.telemetry import names, variables
 from edge_otel.telemetry.spans import Recorder, resource
 from edge_worker import admin, daemonlog, environment
 from edge_worker.destination import destinations
@@ -134,8 +134,7 @@ def span_recorder(who: dict[str, str], outbox: Outbox) -> Recorder:
 
 def make_outbox(settings: Settings, token: TokenFile) -> Outbox:
     """Return the outbox; one that takes nothing where OTEL_SDK_DISABLED says so."""
-    off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-    to = {} if off else destinations(settings, token, os.environ)
+    to = {} if variables.disabled(os.environ) else destinations(settings, token, os.environ)
     return Outbox(settings.state_dir / "outbox", settings.outbox_size * 1024 * 1024, to)
 
 

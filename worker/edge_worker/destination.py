@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase
 
+from edge_otel.telemetry import variables
 from edge_otel.wire import WORKER_HEADER
 from edge_worker import access
 from edge_worker.faults import BadSetting
@@ -74,12 +75,12 @@ class Collector:
 
     central = False
 
-    def __init__(self, url: str, signal: Signal, variables: Mapping[str, str]) -> None:
+    def __init__(self, url: str, signal: Signal, environment: Mapping[str, str]) -> None:
         def named(name: str) -> str | None:
-            return variables.get(f"{_PREFIX}{signal.upper()}_{name}") or variables.get(_PREFIX + name) or None
+            return environment.get(f"{_PREFIX}{signal.upper()}_{name}") or environment.get(_PREFIX + name) or None
 
         self._url = url
-        self._headers = _headers(named("HEADERS") or "")
+        self._headers = variables.headers(named("HEADERS") or "")
         self._verify: str | bool = _readable("CERTIFICATE", named("CERTIFICATE")) or True
         self._session = requests.Session()
         certificate = _readable("CLIENT_CERTIFICATE", named("CLIENT_CERTIFICATE"))
@@ -104,13 +105,13 @@ class _NoAuth(AuthBase):
         return request
 
 
-def destinations(settings: Settings, token: TokenFile, variables: Mapping[str, str]) -> dict[Signal, Destination]:
+def destinations(settings: Settings, token: TokenFile, environment: Mapping[str, str]) -> dict[Signal, Destination]:
     """Return where each signal goes; raises BadSetting where a variable names what cannot be used."""
     found: dict[Signal, Destination] = {}
     session = connections(settings)
     for signal in SIGNALS:
-        url = _endpoint(signal, variables)
-        found[signal] = Collector(url, signal, variables) if url else Gateway(settings, token, session, signal)
+        url = _endpoint(signal, environment)
+        found[signal] = Collector(url, signal, environment) if url else Gateway(settings, token, session, signal)
     return found
 
 
@@ -141,16 +142,16 @@ def post(
     return Response(answer.status_code, detail, read_retry_after(answer.headers.get("Retry-After")))
 
 
-def _endpoint(signal: Signal, variables: Mapping[str, str]) -> str | None:
+def _endpoint(signal: Signal, environment: Mapping[str, str]) -> str | None:
     """Return the URL for a signal that the variables name; None where there is none."""
     name, whole = f"{_PREFIX}{signal.upper()}_ENDPOINT", True
-    if not variables.get(name):
+    if not environment.get(name):
         name, whole = f"{_PREFIX}ENDPOINT", False
-    url = variables.get(name, "").strip()
+    url = environment.get(name, "").strip()
     if not url:
         return None
     for protocol in (f"{_PREFIX}{signal.upper()}_PROTOCOL", f"{_PREFIX}PROTOCOL"):
-        if said := variables.get(protocol):
+        if said := environment.get(protocol):
             if said != "http/protobuf":
                 raise BadSetting(f"{protocol} is {said}: the worker speaks only http/protobuf, usually at port 4318")
             break
@@ -162,12 +163,6 @@ def _endpoint(signal: Signal, variables: Mapping[str, str]) -> str | None:
     if not usable:
         raise BadSetting(f"{name} is not a full URL such as http://127.0.0.1:4318")
     return url if whole else f"{url.rstrip('/')}/v1/{signal}"
-
-
-def _headers(text: str) -> dict[str, str]:
-    """Return the headers in ``a=b,c=d``, values URL-encoded."""
-    pairs = (part.partition("=") for part in text.split(",") if "=" in part)
-    return {name.strip(): unquote(value.strip()) for name, _, value in pairs if name.strip()}
 
 
 def _readable(name: str, path: str | None) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from edge_otel.telemetry import names
+from edge_otel.telemetry import names, variables
 from edge_worker.faults import BadSetting
 from edge_worker.settings import ENV_PREFIX
 
@@ -63,7 +63,7 @@ def for_tasks(
     for key, value in PATIENCE.items():
         env.setdefault(key, value)
     own = env.get(f"{OTLP_PREFIX}ENDPOINT")
-    if (own or endpoint) and env.get("OTEL_SDK_DISABLED", "").strip().lower() != "true":
+    if (own or endpoint) and not variables.disabled(env):
         if not own and endpoint:
             env[f"{OTLP_PREFIX}ENDPOINT"] = endpoint
             env[f"{OTLP_PREFIX}PROTOCOL"] = "http/protobuf"

@@ -9,6 +9,8 @@ import importlib
 import zlib
 from typing import Literal
 
+from edge_otel.telemetry.protobuf import varint
+
 Signal = Literal["traces", "metrics", "logs"]
 
 SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs")
@@ -77,14 +79,14 @@ def _items(body: bytes) -> int:
             visited += 1
             if visited > PARTS_MAX:
                 raise TooLarge(f"more than {PARTS_MAX} items")
-            tag, at = _number(body, at)
+            tag, at = varint(body, at)
             kind = tag & 7
             if depth == 0 and tag != _GROUPS:
                 raise ValueError("not a group")
             if kind == 0:
-                at = _number(body, at)[1]
+                at = varint(body, at)[1]
             elif kind == 2:
-                length, start = _number(body, at)
+                length, start = varint(body, at)
                 at = start + length
                 if tag == _PARTS and depth == 2:
                     items += 1
@@ -99,24 +101,11 @@ def _items(body: bytes) -> int:
     return items
 
 
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number at this place, and the place behind it."""
-    value = shift = 0
-    while shift < 64:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ValueError("a number without end")
-
-
 def partial_success(rejected: int, text: str) -> bytes:
     """Return a response of any signal that says that ``rejected`` items were not taken: nobody sends them again."""
     message = text.encode()
-    inner = b"\x08" + _varint(rejected) + b"\x12" + _varint(len(message)) + message
-    return b"\x0a" + _varint(len(inner)) + inner
+    inner = b"\x08" + _encoded(rejected) + b"\x12" + _encoded(len(message)) + message
+    return b"\x0a" + _encoded(len(inner)) + inner
 
 
 def unzip(data: bytes, limit: int) -> bytes:
@@ -133,7 +122,7 @@ def unzip(data: bytes, limit: int) -> bytes:
     return found
 
 
-def _varint(number: int) -> bytes:
+def _encoded(number: int) -> bytes:
     found = bytearray()
     while number > 0x7F:
         found.append(number & 0x7F | 0x80)

@@ -41,9 +41,6 @@ TELL = 60.0
 CLOSE_WITHIN = 3.0
 """Seconds for a last attempt to deliver."""
 
-NOT_WANTED = "not_wanted"
-"""The central side has no collector."""
-
 Payload = tuple[Signal, bytes, int]
 
 
@@ -86,7 +83,7 @@ class Outbox:
         """Take a payload; ``items`` is how many are merged in it. Never blocks; False where it was dropped."""
         with self._lock:
             if not self._wanted[signal]:
-                self._dropped[signal, NOT_WANTED] += items
+                # The central side has no collector: nobody misses it.
                 return False
             taken = self._bytes + len(payload) <= MEMORY
             if taken:
@@ -154,14 +151,14 @@ class Outbox:
                 self._spool.append(signal, payload, items)
             for signal in self._central:
                 if not self._wanted[signal]:
-                    self._spool.clear(signal, NOT_WANTED)
+                    self._spool.clear(signal)
         finally:
             with self._lock:
                 self._bytes -= sum(len(payload) for _, payload, _ in taken)
             self._forwarder.stir()
 
     def _tell(self, told: Counter[tuple[str, str]]) -> bool:
-        news = {key: n for key, n in self.dropped.items() if n > told[key] and key[1] != NOT_WANTED}
+        news = {key: n for key, n in self.dropped.items() if n > told[key]}
         for (signal, reason), number in news.items():
             log.warning("outbox: %d payloads of %s were dropped since the start: %s", number, signal, reason)
         told.update({key: number - told[key] for key, number in news.items()})

@@ -119,11 +119,11 @@ class Spool:
                 if record.number in self._records:
                     self._forget(record, reason)
 
-    def clear(self, signal: Signal, reason: str) -> None:
-        """Drop all records of a signal."""
+    def clear(self, signal: Signal) -> None:
+        """Forget all records of a signal that nobody wants."""
         with self._lock:
             for record in [r for r in self._records.values() if r.signal == signal]:
-                self._forget(record, reason)
+                self._forget(record, None)
 
     def waits(self, signal: Signal) -> bool:
         """Return whether there is a record of this signal."""

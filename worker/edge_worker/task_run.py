@@ -190,7 +190,9 @@ def run(folder: Path, forked: bool = False) -> int:
     code, state, error, lines = 1, None, None, []
     try:
         if forked:
-            start_tracing()
+            # Whatever is wrong with tracing, the task runs.
+            with contextlib.suppress(Exception):
+                start_tracing()
         name_host(order["worker"])
         code, state = execute(workload, order["server"])
     except BaseException as failure:  # noqa: BLE001 - whatever it was, the log must tell
