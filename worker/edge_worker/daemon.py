@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def run(settings: Settings, interpreter: TaskInterpreter, export: LogExport) -> int:
+async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts | None, export: LogExport) -> int:
     """Run the daemon until it has left; return the exit code. Raises BadSetting."""
     token = read_token(settings)
     task_file = environment.read_file(settings.task_env_file) if settings.task_env_file else {}
@@ -54,7 +54,8 @@ async def run(settings: Settings, interpreter: TaskInterpreter, export: LogExpor
     except OSError as error:
         raise BadSetting(f"--ca-file or --client-cert: {error}") from None
     host = Host(settings.state_dir, interpreter.versions(), datetime.now(UTC))
-    users = UserFacts(settings.facts_function) if settings.facts_function else None
+    if users is not None:
+        users.ready()
     station = Station(settings, Watch(settings, host, users), journal, task_env, outbox)
     launcher = make_launcher(settings, task_env)
     who = resource("edge-worker", **{names.WORKER_NAME: settings.name})

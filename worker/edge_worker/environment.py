@@ -49,6 +49,11 @@ def read_file(path: Path) -> dict[str, str]:
     return found
 
 
+def without_own(mine: Mapping[str, str]) -> dict[str, str]:
+    """Return the daemon's environment without its settings, where its telemetry goes, and what opens that door."""
+    return {key: value for key, value in mine.items() if not key.upper().startswith((ENV_PREFIX, OTLP_PREFIX))}
+
+
 def for_tasks(
     mine: Mapping[str, str], users: Mapping[str, str], worker: str = "", endpoint: str | None = None
 ) -> dict[str, str]:
@@ -57,9 +62,7 @@ def for_tasks(
     Stronger first: the user's file, the daemon's environment, what makes tasks survive a remote site. Where the
     daemon's telemetry goes, and what opens that door, is not for tasks.
     """
-    hidden = (ENV_PREFIX, OTLP_PREFIX)
-    env = {key: value for key, value in mine.items() if not key.upper().startswith(hidden)}
-    env.update(users)
+    env = {**without_own(mine), **users}
     for key, value in PATIENCE.items():
         env.setdefault(key, value)
     own = env.get(f"{OTLP_PREFIX}ENDPOINT")

@@ -1,21 +1,29 @@
-"""The user's own function that tells facts about this worker. Whatever it does, heartbeats and jobs go on."""
+"""The user's own function that tells facts about this worker. Whatever it does, heartbeats and jobs go on: it runs in a
+process of its own, which sees neither the worker's token nor its settings."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import inspect
+import json
 import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from edge_otel.wire import MAX_FACTS, OWN_FACTS, FactInteger, FactName, FactNumber, FactText
+from edge_worker.environment import without_own
+from edge_worker.facts_run import LONGEST
 from edge_worker.faults import BadSetting
 from edge_worker.health import read_status
 from edge_worker.patience import until_due
@@ -27,6 +35,9 @@ Fact = str | int | float
 WITHIN = 10.0
 """Seconds for one call."""
 
+READY_WITHIN = 30.0
+"""Seconds to import the function."""
+
 KEPT = 3
 """Intervals for which the last good facts are kept when none follow."""
 
@@ -36,27 +47,14 @@ MOST = MAX_FACTS - len(OWN_FACTS)
 LARGEST = 8 * 1024
 """Characters of all their names and texts: they are in every heartbeat."""
 
+PRINTED_MAX = 1000
+"""Characters of one line that it prints, in the daemon's log."""
+
 _WIRE: TypeAdapter[tuple[str, Fact]] = TypeAdapter(tuple[FactName, FactText | FactInteger | FactNumber])
 
 
-def load(path: str) -> Callable[[], Any]:
-    """Return the function at ``module:function`` or ``module.function``. Raises BadSetting."""
-    module, found, name = path.rpartition(":" if ":" in path else ".")
-    if not found or not module or not name:
-        raise BadSetting(f"--facts-function: {path!r} is not module:function")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 what the user's module raises
-        raise BadSetting(f"--facts-function: cannot import {path}: {type(error).__name__}: {error}") from None
-    if not callable(function):
-        raise BadSetting(f"--facts-function: {path} is not a function")
-    return function  # type: ignore[no-any-return]
-
-
-def usable(told: object) -> tuple[dict[str, Fact], list[str]]:
+def usable(told: Mapping[str, object]) -> tuple[dict[str, Fact], list[str]]:
     """Return the facts that can be reported, and in words what was wrong with the others."""
-    if not isinstance(told, Mapping):
-        return {}, [f"it returned {type(told).__name__} instead of a dict"]
     facts: dict[str, Fact] = {}
     wrong: list[str] = []
     size = 0
@@ -64,14 +62,14 @@ def usable(told: object) -> tuple[dict[str, Fact], list[str]]:
         if len(facts) == MOST or len(wrong) == MOST:
             wrong.append(f"of its {len(told)} facts {len(facts)} are taken, {MOST} is the limit")
             break
-        if isinstance(name, str) and name in OWN_FACTS and name != "status":
+        if name in OWN_FACTS and name != "status":
             wrong.append(f"{name!r} is a fact of the daemon's own")
             continue
         try:
-            plain = value.isoformat() if isinstance(value, datetime) else value
-            taken_name, taken = _WIRE.validate_python((name, plain))
+            taken_name, taken = _WIRE.validate_python((name, value))
         except (ValidationError, ValueError):
-            wrong.append(f"{repr(name)[:80]} ({type(value).__name__}) is no text, number or time, or too large")
+            kind = value.get("type") if isinstance(value, dict) else type(value).__name__
+            wrong.append(f"{repr(name)[:80]} ({kind}) is no text, number or time, or too large")
             continue
         size += len(taken_name) + len(str(taken))
         if size > LARGEST:
@@ -83,16 +81,98 @@ def usable(told: object) -> tuple[dict[str, Fact], list[str]]:
     return facts, wrong
 
 
-class UserFacts:
-    """Calls the function again and again, in a thread, never twice at once, and keeps what it told last."""
+class Unanswered(Exception):
+    """The function's process did not answer, and was ended; the text says why."""
+
+
+class Child:
+    """The process of ``facts_run.py``. Its methods but ``kill`` block, for a bounded time."""
 
     def __init__(self, path: str) -> None:
-        """Import the function. Raises BadSetting."""
+        """Start it. Raises OSError."""
+        talks = log.isEnabledFor(logging.DEBUG)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("facts_run.py")), path],
+            env=without_own(os.environ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if talks else subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        for reader in (self._read, self._listen)[: 1 + talks]:
+            threading.Thread(target=reader, name=f"facts-{self._process.pid}", daemon=True).start()
+
+    def hear(self, within: float) -> dict[str, Any]:
+        """Return its next answer. Raises Unanswered."""
+        try:
+            line = self._lines.get(timeout=within)
+            answer = json.loads(line) if line else None
+            if isinstance(answer, dict):
+                return answer
+            why = "its process wrote what is no answer" if line else "its process has ended"
+        except queue.Empty:
+            why = f"it has not returned within {within:g} s"
+        except (ValueError, RecursionError):
+            why = "its process wrote what is no answer"
+        self.kill()
+        raise Unanswered(f"{why}, exit code {self._process.poll()}" if why.endswith("ended") else why)
+
+    def ask(self, within: float) -> dict[str, Any]:
+        """Have the function called, and return the answer. Raises Unanswered."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # then its end is heard of
+            self._process.stdin.write(b"\n")
+            self._process.stdin.flush()
+        return self.hear(within)
+
+    def kill(self) -> None:
+        """End it and what it has started, now."""
+        with contextlib.suppress(OSError):
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL) if hasattr(os, "killpg") else self._process.kill()
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            self._process.wait(1)
+            self._process.stdin.close()  # type: ignore[union-attr]
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as answers:
+            while line := answers.readline(LONGEST):
+                self._lines.put(line)
+        self._lines.put(b"")
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as printed:
+            while line := printed.readline(PRINTED_MAX):
+                log.debug("facts function: %s", line.decode(errors="replace").rstrip())
+
+
+class UserFacts:
+    """Calls the function again and again, and keeps what it told last."""
+
+    def __init__(self, path: str) -> None:
+        """Begin to import the function. Raises BadSetting."""
+        if not all(path.rpartition(":" if ":" in path else ".")):
+            raise BadSetting(f"--facts-function: {path!r} is not module:function")
         self.path = path
-        self._function = load(path)
+        self._child: Child | None = Child(path)
+        self._thread = ThreadPoolExecutor(1, "facts")
         self._facts: dict[str, Fact] | None = None
         self._good_until = 0.0
         self._trouble = ""
+
+    def ready(self) -> None:
+        """Wait until the function is there. Blocking; raises BadSetting."""
+        assert self._child is not None
+        try:
+            answer = self._child.hear(READY_WITHIN)
+        except Unanswered as error:
+            raise BadSetting(f"--facts-function: cannot import {self.path}: {error}") from None
+        if "ready" not in answer:
+            self._child.kill()
+            raise BadSetting(f"--facts-function: cannot import {self.path}: {answer.get('bad')}")
 
     def latest(self, now: float) -> dict[str, Fact] | None:
         """Return the latest facts; None before the first and once they are too old. ``now``: the monotonic clock."""
@@ -101,17 +181,11 @@ class UserFacts:
     async def run(self, interval: Callable[[], float], changed: Callable[[], None]) -> None:
         """Call the function until cancelled, every ``interval()`` seconds. ``changed`` is called when what it says of
         the health has changed."""
+        loop = asyncio.get_running_loop()
         while True:
-            begun, called = time.monotonic(), self._start()
-            late: list[str] = []
-            try:
-                async with asyncio.timeout(WITHIN):
-                    await asyncio.shield(called)
-            except TimeoutError:
-                late = [_too_slow()]
-                self._complain(late)
-            facts, wrong = await called
-            self._complain(late or wrong)
+            begun = time.monotonic()
+            facts, wrong = await loop.run_in_executor(self._thread, self._call)
+            self._complain(wrong)
             if facts or not wrong:
                 news = self._facts is None or facts.get("status") != self._facts.get("status")
                 self._facts, self._good_until = facts, time.monotonic() + KEPT * interval() + WITHIN
@@ -119,23 +193,22 @@ class UserFacts:
                     changed()
             await until_due(begun, interval)
 
-    def _start(self) -> asyncio.Future[tuple[dict[str, Fact], list[str]]]:
-        """Call the function in a thread of its own, which nobody waits for at the end: it may hang for ever."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[tuple[dict[str, Fact], list[str]]] = loop.create_future()
+    def close(self) -> None:
+        """End the function's process."""
+        if self._child is not None:
+            self._child.kill()
 
-        def finish(outcome: tuple[dict[str, Fact], list[str]]) -> None:
-            if not done.done():
-                done.set_result(outcome)
-
-        def call() -> None:
-            outcome = _call(self._function)
-            # The loop may be closed: the daemon has left meanwhile.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(finish, outcome)
-
-        threading.Thread(target=call, name="facts", daemon=True).start()
-        return done
+    def _call(self) -> tuple[dict[str, Fact], list[str]]:
+        try:
+            if self._child is None:
+                self._child = Child(self.path)
+                self.ready()
+            answer = self._child.ask(WITHIN)
+        except (Unanswered, BadSetting, OSError) as error:
+            self._child = None
+            return {}, [str(error)]
+        told = answer.get("told")
+        return usable(told) if isinstance(told, dict) else ({}, [str(answer.get("wrong"))])
 
     def _complain(self, wrong: list[str]) -> None:
         """Say what is wrong when that changes, not each time."""
@@ -145,33 +218,3 @@ class UserFacts:
         elif self._trouble and not trouble:
             log.info("facts function %s: all is well again", self.path)
         self._trouble = trouble
-
-
-def _call(function: Callable[[], Any]) -> tuple[dict[str, Fact], list[str]]:
-    """Return what is usable of what the function returns or awaits."""
-
-    limit: asyncio.Timeout | None = None
-
-    async def awaited(promise: Any) -> object:
-        nonlocal limit
-        async with asyncio.timeout(WITHIN) as limit:
-            return await promise
-
-    try:
-        told = function()
-        return usable(asyncio.run(awaited(told)) if inspect.isawaitable(told) else told)
-    except BaseException as error:  # noqa: BLE001 also SystemExit: it is the user's code
-        if limit is not None and limit.expired():
-            return {}, [_too_slow()]
-        return {}, [f"it failed: {type(error).__name__}: {_text_of(error)}"]
-
-
-def _too_slow() -> str:
-    return f"it has not returned within {WITHIN:g} s"
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 the user's exception
-        return "?"

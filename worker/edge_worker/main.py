@@ -13,6 +13,7 @@ from edge_otel import __version__
 from edge_worker.faults import BadSetting
 
 if TYPE_CHECKING:
+    from edge_worker.facts import UserFacts
     from edge_worker.host import TaskInterpreter
     from edge_worker.logexport import LogExport
     from edge_worker.settings import Settings
@@ -157,19 +158,25 @@ def _start(flags: dict[str, Any]) -> int:
     # It keeps what is said until it can be sent.
     export = LogExport()
     daemonlog.configure(chosen.log_level, chosen.log_format, export)
+    from edge_worker.facts import UserFacts
     from edge_worker.host import TaskInterpreter
 
-    # It starts while the rest is imported.
+    # They start while the rest is imported.
     interpreter = TaskInterpreter(chosen.task_python)
+    users = UserFacts(chosen.facts_function) if chosen.facts_function else None
     from edge_worker.daemon import run
 
-    return _run(run, chosen, interpreter, export)
+    try:
+        return _run(run, chosen, interpreter, users, export)
+    finally:
+        if users is not None:
+            users.close()
 
 
-def _run(run: Any, chosen: Settings, interpreter: TaskInterpreter, export: LogExport) -> int:
+def _run(run: Any, chosen: Settings, interpreter: TaskInterpreter, users: UserFacts | None, export: LogExport) -> int:
     import asyncio
 
-    return asyncio.run(run(chosen, interpreter, export))  # type: ignore[no-any-return]
+    return asyncio.run(run(chosen, interpreter, users, export))  # type: ignore[no-any-return]
 
 
 def _administrate(command: str, given: dict[str, Any]) -> int:

@@ -47,10 +47,13 @@ class Daemon:
             for key, value in os.environ.items()
             if not key.startswith(("EDGE_WORKER_", "OTEL_", "AIRFLOW__"))
         }
+        # The code under test may itself be found by it.
+        paths = [e["PYTHONPATH"] for e in (env, clean) if e.get("PYTHONPATH")]
+        clean |= {"PYTHONWARNINGS": "error", **env, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edge_worker", "start", *arguments],
-                env={**clean, "PYTHONWARNINGS": "error", **env},
+                env=clean,
                 stdout=output,
                 stderr=output,
             )

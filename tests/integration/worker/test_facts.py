@@ -142,11 +142,13 @@ def test_one_that_a_person_has_taken_over_does_not_end_by_itself(
     assert {report["state"] for report in central.reports[seen:]} == {"maintenance mode"}
 
 
-@pytest.mark.parametrize("body", ["threading.Event().wait()", "while True: pass"])
-def test_a_function_that_hangs_delays_no_heartbeat_and_no_job(
+@pytest.mark.parametrize(
+    "body", ["threading.Event().wait()", "sum(range(10**12))", "os._exit(7)"], ids=["waits", "holds the GIL", "exits"]
+)
+def test_a_function_that_hangs_or_exits_delays_no_heartbeat_and_no_job(
     central: FakeCentral, start: Start, tmp_path: Path, body: str
 ) -> None:
-    (tmp_path / "site_facts.py").write_text(f"import threading\ndef read():\n    {body}\n")
+    (tmp_path / "site_facts.py").write_text(f"import os, threading\ndef read():\n    {body}\n")
     start(env={"PYTHONPATH": str(tmp_path)}, facts_function="site_facts:read", telemetry_interval=0.1)
     seen = len(central.calls)
     job = central.offer(workload("pass"))
