@@ -59,7 +59,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts
     station = Station(settings, Watch(settings, host, users), journal, task_env, outbox)
     launcher = make_launcher(settings, task_env)
     who = resource("edge-worker", **{names.WORKER_NAME: settings.name})
-    spans = Spans(settings.name, span_recorder(who, outbox))
+    spans = Spans(settings.name, span_recorder(who, outbox), outbox.written)
     meters = Meters(who, outbox, settings.state_dir)
     site = Site(
         worker=settings.name,

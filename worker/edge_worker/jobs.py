@@ -149,10 +149,11 @@ class Job:
                 raise self._revoked.result()
             if not watching.done() and shipping.done() and isinstance(shipping.exception(), Stale):
                 await shipping
-            verdict = await watching
+            self._verdict = await watching
             self.active = False
             self._site.changed()
-            await self._deliver(verdict, shipping)
+            await asyncio.gather(self._record(self._verdict), self._deliver(self._verdict, shipping))
+            self._mark(log_shipped=True)
         finally:
             for task in (shipping, watching):
                 task.cancel()
@@ -161,7 +162,7 @@ class Job:
     async def _watch(self) -> Verdict:
         verdict = self._verdict or self._folder.verdict()
         if verdict is not None:
-            return await self._record(verdict)
+            return verdict
         code: int | None = None
         while (process := self._process) is not None:
             code = await processes.ended(process)
@@ -216,26 +217,21 @@ class Job:
             memory_peak=result.memory_peak,
         )
         self._save(verdict)
-        log.log(
-            logging.INFO if ending.succeeded else logging.WARNING,
-            "job %s: %s, exit code %s%s",
-            self.ticket.id,
-            ending.outcome,
-            ending.exit_code,
-            f": {error}" if error else "",
-        )
-        return await self._record(verdict)
-
-    async def _record(self, verdict: Verdict) -> Verdict:
-        """Send the job's span on its way, once: only a daemon that is killed between the two lines sends it twice."""
-        if verdict.recorded or not verdict.outcome:
-            return verdict
-        self._site.spans.process(self.ticket, verdict, self._site.launcher.mode)
-        self._site.meters.ended(self.ticket, verdict)
-        await asyncio.to_thread(self._site.spans.flush)
-        verdict = replace(verdict, recorded=True)
-        self._save(verdict)
+        level, why = logging.INFO if ending.succeeded else logging.WARNING, f": {error}" if error else ""
+        log.log(level, "job %s: %s, exit code %s%s", self.ticket.id, ending.outcome, ending.exit_code, why)
         return verdict
+
+    async def _record(self, verdict: Verdict) -> None:
+        """Bring the job's spans to the disk, once: only a daemon that is killed meanwhile sends them twice."""
+        if verdict.recorded or not verdict.outcome:
+            return
+        ticket, mode = self.ticket, self._site.launcher.mode
+        if (process := self._process or self._folder.started()) is not None:
+            self._site.spans.launched(ticket, ticket.confirmed_at, process.time, mode)
+        self._site.spans.process(ticket, verdict, mode)
+        self._site.meters.ended(ticket, verdict)
+        await self._site.spans.keep()
+        self._mark(recorded=True)
 
     async def _deliver(self, verdict: Verdict, shipping: asyncio.Task[None]) -> None:
         self._shipper.finish(verdict.log_length)
@@ -259,8 +255,7 @@ class Job:
                 log.warning("job %s: its end is not wanted any more: %s", self.ticket.id, stale)
             except Refused as refusal:
                 log.error("job %s: the server does not take its end: %s", self.ticket.id, refusal)  # noqa: TRY400
-            verdict = replace(verdict, reported=True)
-            self._save(verdict)
+            self._mark(reported=True)
         self.unreported = False
         self._site.changed()
         try:
@@ -269,7 +264,8 @@ class Job:
             log.warning("job %s: the rest of its log is not wanted: %s", self.ticket.id, stale)
         except Exception:
             log.exception("job %s: the rest of its log is lost", self.ticket.id)
-        self._save(replace(verdict, log_shipped=True))
+        # The last spans of the log.
+        await self._site.spans.keep()
 
     async def _abandon(self, verdict: Verdict) -> None:
         """Stop a job that is not ours, and forget it. ``verdict`` is in the folder, for a daemon that comes after."""
@@ -284,9 +280,17 @@ class Job:
             processes.kill(self._process)
             await processes.ended(self._process)
         await self._site.launcher.settled(self._folder)
+        self.active = False
+        self._site.changed()
         if self.ticket.confirmed_at:
-            await self._record(replace(verdict, ended_at=time.time()))
+            self._verdict = replace(verdict, ended_at=time.time())
+            await self._record(self._verdict)
         self._folder.remove()
+
+    def _mark(self, **changes: Any) -> None:
+        assert self._verdict is not None
+        self._verdict = replace(self._verdict, **changes)
+        self._save(self._verdict)
 
     def _save(self, verdict: Verdict) -> None:
         try:

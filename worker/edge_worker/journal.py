@@ -87,7 +87,7 @@ class Verdict:
     cpu_time: float | None = None
     memory_peak: int | None = None
     recorded: bool = False
-    """Its span is on its way."""
+    """Its spans are on disk, or on their way."""
 
 
 @dataclass(frozen=True)

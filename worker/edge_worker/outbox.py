@@ -6,11 +6,14 @@ neither a slow disk nor a dead network is felt by those who put.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 
 from edge_worker.destination import Destination
@@ -41,6 +44,9 @@ TELL = 60.0
 CLOSE_WITHIN = 3.0
 """Seconds for a last attempt to deliver."""
 
+WRITTEN_WITHIN = 5.0
+"""Seconds for which the disk is waited for."""
+
 Payload = tuple[Signal, bytes, int]
 
 
@@ -55,6 +61,7 @@ class Outbox:
         self._dropped: Counter[tuple[str, str]] = Counter()
         self._waiting: list[Payload] = []
         self._bytes = 0
+        self._waiters: list[Future[None]] = []
         self._wanted = {signal: signal in destinations for signal in SIGNALS}
         self._central = [signal for signal, to in destinations.items() if to.central]
         self.on = bool(destinations)
@@ -97,6 +104,17 @@ class Outbox:
     def wanted(self, signal: Signal) -> bool:
         """Return whether what is put now has a chance to be delivered."""
         return self._wanted[signal]
+
+    async def written(self) -> None:
+        """Return when all that was put until now is spooled; after some seconds also when it is not."""
+        if not self.on:
+            return
+        done: Future[None] = Future()
+        with self._lock:
+            self._waiters.append(done)
+        self._news.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(done), WRITTEN_WITHIN)
 
     def drop(self, signal: Signal, reason: str, items: int = 1) -> None:
         """Count payloads that somebody had to drop."""
@@ -145,6 +163,7 @@ class Outbox:
     def _turn(self) -> None:
         with self._lock:
             taken, self._waiting = self._waiting, []
+            waiters, self._waiters = self._waiters, []
         try:
             self._spool.settle()
             for signal, payload, items in merged(taken):
@@ -155,6 +174,9 @@ class Outbox:
         finally:
             with self._lock:
                 self._bytes -= sum(len(payload) for _, payload, _ in taken)
+            for waiter in waiters:
+                if waiter.set_running_or_notify_cancel():
+                    waiter.set_result(None)
             self._forwarder.stir()
 
     def _tell(self, told: Counter[tuple[str, str]]) -> bool:

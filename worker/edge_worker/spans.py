@@ -3,9 +3,11 @@ holds: so it survives a restart with the same ids."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from edge_otel.telemetry import context, names
@@ -33,11 +35,13 @@ def hand_over(workload: dict[str, Any], span: dict[str, str]) -> dict[str, Any]:
 
 class Spans:
     """What happened here, as spans. Times are seconds since the epoch. Nothing here raises or blocks but for
-    ``flush`` and ``close``."""
+    ``keep``, ``flush`` and ``close``."""
 
-    def __init__(self, worker: str, recorder: Recorder) -> None:
+    def __init__(self, worker: str, recorder: Recorder, written: Callable[[], Awaitable[None]]) -> None:
+        """``written`` returns when what was exported is on disk."""
         self._worker = worker
         self._recorder = recorder
+        self._written = written
         self._early: deque[Finished] = deque(maxlen=EARLY)
         self._loading: threading.Thread | None = None
 
@@ -67,7 +71,7 @@ class Spans:
             )
         )
 
-    def launched(self, ticket: Ticket, start: float, end: float, mode: str, error: str | None) -> None:
+    def launched(self, ticket: Ticket, start: float, end: float, mode: str, error: str | None = None) -> None:
         """An attempt to start a job's process is over."""
         attributes: Values = {names.JOB_ID: ticket.id, names.JOB_LAUNCH_MODE: mode}
         if error is not None:
@@ -118,8 +122,14 @@ class Spans:
         start = maintenance.since or end
         self._own(names.MAINTENANCE, context.new_root(True), start, end, {names.CAUSE: maintenance.origin})
 
+    async def keep(self) -> None:
+        """Have everything on disk before this returns; where that takes long, it is only on its way."""
+        if self._early or self._recorder.loaded:
+            await asyncio.to_thread(self.flush)
+            await self._written()
+
     def flush(self) -> None:
-        """Have everything on its way before this returns."""
+        """Have everything in the outbox before this returns."""
         if self._early:
             self._load()
         self._recorder.flush()

@@ -38,7 +38,9 @@ async def start(site: Site, folder: JobFolder, ticket: Ticket) -> Started:
             log.warning("job %s: launch %d of %d failed: %s", ticket.id, attempt, ATTEMPTS, error)
             process = folder.started()
         now = time.time()
-        site.spans.launched(ticket, begun, now, site.launcher.mode, error)
+        if process is None:
+            # The span of a launch that was right is made at the job's end: so it survives a kill of the daemon.
+            site.spans.launched(ticket, begun, now, site.launcher.mode, error)
         site.meters.launched(now - begun, site.launcher.mode, error is None)
         if process is not None:
             log.info("job %s: started, pid %d", ticket.id, process.pid)

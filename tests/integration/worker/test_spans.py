@@ -215,6 +215,24 @@ def test_span_of_a_job_is_sent_again_after_a_crash_only_if_the_journal_does_not_
     assert found[0].attributes[names.JOB_OUTCOME] == "success"
 
 
+def test_spans_of_a_job_whose_end_is_reported_outlive_a_kill_of_the_daemon(
+    central: FakeCentral, store: Store, traced: Trace
+) -> None:
+    first = traced(env={"OTEL_BSP_SCHEDULE_DELAY": "5000"})
+    job = offer(central, "log(b'x')")
+    central.wait_for(lambda: job.end)
+    first.process.kill()
+    first.process.wait(10)
+    second = traced()
+    central.wait_for(lambda: second.folders() == [])
+    leave(second)
+    for kind in (names.PROCESS, names.LAUNCH):
+        assert {span.parent_id for span in of(store, kind, job)} == {
+            names.PROCESS: {context.ids(job.offer["carrier"])[1]},
+            names.LAUNCH: {span.span_id for span in of(store, names.PROCESS, job)},
+        }[kind]
+
+
 def test_stale_job_whose_daemon_dies_meanwhile_is_ended_and_recorded_as_stale_by_the_next(
     central: FakeCentral, store: Store, traced: Trace
 ) -> None:
@@ -369,7 +387,10 @@ def test_sdk_that_cannot_be_loaded_costs_spans_and_nothing_else(caplog: pytest.L
     def exporter() -> SpanExporter:
         raise ImportError("broken on purpose")
 
-    spans = Spans("site-1", Recorder({}, exporter))
+    async def written() -> None:
+        pass
+
+    spans = Spans("site-1", Recorder({}, exporter), written)
     spans.drained(1, 2, 0, "signal")
     spans.flush()
     spans.drained(2, 3, 0, "signal")
