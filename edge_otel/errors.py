@@ -171,7 +171,7 @@ class TokenEnded(EdgeError):
 
 
 class MetricsForbidden(EdgeError):
-    """Metrics are open only to a client on this host that connects directly. Set [edge] metrics_token, and let
-    Prometheus send it as its bearer token."""
+    """Metrics are read with [edge] metrics_token as the bearer token. While that is not set, only a client on this host
+    that connects directly may read them."""
 
     status = 403

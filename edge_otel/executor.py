@@ -19,7 +19,7 @@ from edge_otel.models.tables import Job
 from edge_otel.reconcile import RunningJob, outcome, silent_since
 from edge_otel.settings import Settings
 from edge_otel.state import FINISHED, GONE, JobState, WorkerState
-from edge_otel.telemetry import central, central_spans
+from edge_otel.telemetry import central, central_spans, names
 from edge_otel.telemetry.spans import Finished
 from edge_otel.workload import MAX_WORKLOAD, job_of
 
@@ -104,7 +104,7 @@ class EdgeExecutor(BaseExecutor):
         """Read what changed, tell the scheduler, and now and then take care of what nobody reports."""
         now = datetime.now(UTC)
         tags = {"team_name": self.team_name} if self.team_name else {}
-        with Stats.timer("edge_executor.sync.duration", tags=tags):
+        with Stats.timer(names.EXECUTOR_SYNC.name, tags=tags):
             if _due(self._cared_at, _CARE_INTERVAL, now):
                 self._take_care(now)
                 self._cared_at = now
@@ -208,7 +208,7 @@ class EdgeExecutor(BaseExecutor):
             if settled := upkeep.settle(session, job.id, job.claim, state, why, now):
                 self.log.warning("Job %s settled as %s. %s", job.id, state, why)
                 reason = "worker_gone" if worker_gone else "not_reported"
-                orphans.append(central_spans.orphaned(settled, reason, now, why))
+                orphans.append(central_spans.orphaned(settled, state, reason, now, why))
         return orphans
 
     def revoke_task(self, *, ti: TaskInstance) -> None:

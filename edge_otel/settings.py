@@ -103,7 +103,8 @@ class Settings:
     )
     metrics_token: str = option(
         "",
-        "Bearer token with which Prometheus may read `/edge_worker/metrics` from another host; empty: loopback only.",
+        "Bearer token with which Prometheus may read `/edge_worker/metrics`. Empty: only who is on the API server's own"
+        " host, and came by no proxy.",
         sensitive=True,
     )
     telemetry_interval: float = option(30.0, "How often a worker sends its metrics.", at_least=1, at_most=3600)

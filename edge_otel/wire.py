@@ -33,7 +33,8 @@ Team = Annotated[str, StringConstraints(min_length=1, max_length=50, pattern=NO_
 Session = Annotated[str, StringConstraints(min_length=1, max_length=36, pattern=r"^[\x21-\x7e]+$")]
 Coordinate = Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=NO_NUL)]
 Number = Annotated[int, Field(ge=-1, lt=2**31)]
-Queues = Annotated[list[Queue], Field(max_length=64)]
+MAX_QUEUES = 64
+Queues = Annotated[list[Queue], Field(max_length=MAX_QUEUES)]
 Comment = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_without_nul)]
 FactName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_without_nul)]
 FactText = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_without_nul)]

@@ -14,13 +14,13 @@ router = APIRouter(tags=["Health"])
 
 
 @router.get("/v1/health")
-def health() -> Health:
+async def health() -> Health:
     """Tell that the API answers."""
     return Health(status="healthy")
 
 
 @router.get("/livez")
-def livez() -> Health:
+async def livez() -> Health:
     """Tell that the process answers."""
     return Health(status="ok")
 

@@ -17,7 +17,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
-from starlette.concurrency import run_in_threadpool
 
 from edge_otel.api.refusals import RESPONSES
 from edge_otel.errors import MetricsForbidden
@@ -33,7 +32,8 @@ KEPT = 3.0
 """Seconds for which a snapshot, or the failure to get one, serves all who ask."""
 WITHIN = 5.0
 """Seconds that a scrape waits for the database; Prometheus itself gives up after 10."""
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+_PROXIED = ("forwarded", "x-forwarded-", "x-real-ip", "via", "cf-connecting-ip")
+"""Beginnings of the names of headers that a proxy adds."""
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 _END = b"# EOF\n"
 
@@ -44,7 +44,9 @@ class Fleet:
     """Reads the fleet for scrapes. Its one thread makes those that come at once wait for one read."""
 
     def __init__(self) -> None:
+        # Both of its own: the server's threads may all be waiting for the database.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-metrics")
+        self.encoding = ThreadPoolExecutor(1, thread_name_prefix="edge-exposition")
         self._text = ""
         self._read_at = time.monotonic()
         self._tried_at = -math.inf
@@ -81,13 +83,15 @@ class Fleet:
 
     def close(self) -> None:
         """Let the thread end."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._thread, self.encoding):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
-    """Metrics for Prometheus, as text or OpenMetrics. Open on this host, else by `[edge] metrics_token`."""
-    if not is_direct(request) and not _authorized(request):
+    """Metrics for Prometheus, as text or OpenMetrics. By `[edge] metrics_token`; without one, open on this host."""
+    settings: Settings = request.app.state.settings
+    if not (_authorized(request, settings.metrics_token) if settings.metrics_token else is_direct(request)):
         raise MetricsForbidden
     known: Fleet = request.app.state.fleet
     of_fleet = await known.text()
@@ -107,12 +111,13 @@ async def metrics(request: Request) -> Response:
     headers["Content-Type"] = _OPENMETRICS if with_exemplars else CONTENT_TYPE_PLAIN_0_0_4
     if compressed:
         headers["Content-Encoding"] = "gzip"
-    return Response(await run_in_threadpool(exposition), headers=headers)
+    text = await asyncio.get_running_loop().run_in_executor(known.encoding, exposition)
+    return Response(text, headers=headers)
 
 
 def is_direct(request: Request) -> bool:
     """Return whether the client is on this host, and not a proxy that speaks for somebody else."""
-    if request.client is None or any(name in request.headers for name in _FORWARDED):
+    if request.client is None or any(name.startswith(_PROXIED) for name in request.headers):
         return False
     try:
         address = ip_address(request.client.host)
@@ -121,8 +126,6 @@ def is_direct(request: Request) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def _authorized(request: Request) -> bool:
-    settings: Settings = request.app.state.settings
+def _authorized(request: Request, token: str) -> bool:
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-    wanted = settings.metrics_token.encode()
-    return scheme.lower() == "bearer" and bool(wanted) and hmac.compare_digest(sent.strip().encode("latin-1"), wanted)
+    return scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode("latin-1"), token.encode())

@@ -80,7 +80,6 @@ def fetch(worker_name: WorkerName, wish: FetchRequest, caller: Caller, request: 
             spans.append(central_spans.queued(job, worker_name, job.claim, job.queued_at, now))
             try:
                 offer = offer_of(job, JobOffer)
-                counters.assigned(job.queue, job.carrier, job.queued_at, now)
             except ValueError as error:
                 outcome = not_offered(error)
                 log.error("Job %s: %s", job.id, outcome.error)  # noqa: TRY400
@@ -88,6 +87,8 @@ def fetch(worker_name: WorkerName, wish: FetchRequest, caller: Caller, request: 
                 counters.reported(JobState.FAILED, Verdict.STORED, queue=job.queue, carrier=job.carrier)
     for span in spans:
         request.app.state.spans.record(span)
+    if offer is not None:
+        counters.assigned(offer.queue, offer.carrier, offer.queued_at or now, now)
     return offer
 
 

@@ -85,7 +85,7 @@ def record_all(session: Session, reports: Sequence[Report], now: datetime) -> li
 
 def _record(job: Any, report: Report, now: datetime) -> Recorded:
     if job is None or job.worker != report.worker:
-        return Recorded(Verdict.STALE)
+        return Recorded(Verdict.STALE, queue=job.queue if job is not None else "")
     outcome = {name: getattr(report.outcome, name) for name in JobOutcome.model_fields}
     verdict = record_report(job, report.state, report.claim, now, **outcome)
     to_write = job.state in FINISHED and job.log_path is not None and not job.log_complete

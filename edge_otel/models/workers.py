@@ -9,13 +9,21 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from edge_otel.errors import NameTaken, QueueNotAllowed, SessionReplaced, WorkerActive, WorkerGone, WorkerNotFound
+from edge_otel.errors import (
+    BadInput,
+    NameTaken,
+    QueueNotAllowed,
+    SessionReplaced,
+    WorkerActive,
+    WorkerGone,
+    WorkerNotFound,
+)
 from edge_otel.models.session import insert_missing, prepare_lock
 from edge_otel.models.tables import Token, Worker, WorkerEvent
 from edge_otel.models.wakeup import announce_worker
 from edge_otel.reconcile import SILENT_INTERVALS, silent_since
 from edge_otel.state import GONE, IN_MAINTENANCE, WorkerState, expire, settle
-from edge_otel.wire import WorkerReport
+from edge_otel.wire import MAX_QUEUES, WorkerReport
 
 EVENT_PURGE_LIMIT = 1000
 
@@ -247,7 +255,10 @@ def change_queues(session: Session, name: str, add: Iterable[str], drop: Iterabl
             f"The token of worker {name!r} allows only the queues {', '.join(token.queues)}. Create another token."
         )
     if add or worker.queues is not None:
-        worker.queues = [q for q in dict.fromkeys([*(worker.queues or []), *add]) if q not in drop]
+        queues = [q for q in dict.fromkeys([*(worker.queues or []), *add]) if q not in drop]
+        if len(queues) > MAX_QUEUES:
+            raise BadInput(f"Worker {name!r} would have {len(queues)} queues; {MAX_QUEUES} are allowed.")
+        worker.queues = queues
     announce_worker(session, name)
     return worker.queues
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from edge_otel.state import WorkerState
+from edge_otel.state import JobState, WorkerState
 from edge_otel.telemetry import context, names
 from edge_otel.telemetry.context import Carrier
 from edge_otel.telemetry.spans import Finished, Values
@@ -65,13 +65,13 @@ def queued(job: Job, worker: str, claim: int, start: datetime, end: datetime) ->
     return _of_job(names.QUEUED, job, start, end, more)
 
 
-def orphaned(job: Held, reason: str, now: datetime, why: str) -> Finished:
-    """Return the span of a job that was ended in its worker's place, from when it changed last. ``reason``: one of
-    those of names.ORPHAN_REASON."""
+def orphaned(job: Held, state: JobState, reason: str, now: datetime, why: str) -> Finished:
+    """Return the span of a job that was ended in its worker's place as ``state``, from when it changed last.
+    ``reason``: one of those of names.ORPHAN_REASON."""
     more: Values = {
         names.WORKER_NAME: job.worker or "",
         names.JOB_CLAIM: job.claim,
-        names.JOB_OUTCOME: "lost",
+        names.JOB_OUTCOME: "success" if state is JobState.SUCCESS else "lost",
         names.ORPHAN_REASON: reason,
         names.ERROR_TYPE: reason,
     }

@@ -70,7 +70,7 @@ DEPLOYMENT = Attribute("deployment.environment.name", "Where the worker was told
 HOST_NAME = Attribute("host.name", "Host name")
 HOST_ID = Attribute("host.id", "The machine's id, where the system has one")
 OS_TYPE = Attribute("os.type", "Such as linux")
-WORKER_NAME = Attribute("edge.worker.name", "The worker; centrally always that of the token")
+WORKER_NAME = Attribute("edge.worker.name", "The worker; as a resource attribute always that of the token")
 
 # Attributes of spans and logs.
 DAG_ID = Attribute("airflow.dag_id", "Dag")
@@ -165,7 +165,8 @@ HEARTBEAT = Span(
     (WORKER_NAME, WORKER_STATE, JOBS_ACTIVE, TRANSPORT, ERROR_TYPE),
 )
 HEARTBEAT_SERVER = Span(
-    "heartbeat", "SERVER", "the worker's heartbeat", "edge-api", "The same at the Edge API, until it is stored.",
+    "heartbeat", "SERVER", "the worker's heartbeat", "edge-api",
+    "The same at the Edge API, until it is stored; where the worker decided for a span before it was answered.",
     (WORKER_NAME, WORKER_STATE, JOBS_ACTIVE, ERROR_TYPE),
 )
 REGISTER = Span(
@@ -265,7 +266,8 @@ JOBS_ASSIGNED = Metric("edge_jobs_assigned_total", "counter", "{job}", "Jobs off
 JOBS_FINISHED = Metric("edge_jobs_finished_total", "counter", "{job}", "Ends of jobs that workers reported.",
     ("queue", "outcome"))
 JOBS_REQUEUED = Metric("edge_jobs_requeued_total", "counter", "{job}",
-    "Offers that went back to the queue: declined, disconnected, no_room, or registered (anew, without them).",
+    "Offers that an API process put back in the queue: declined, disconnected, no_room, or registered (anew, without"
+    " them). The scheduler returns those that nobody answered.",
     ("queue", "reason"))
 JOBS_STALE = Metric("edge_jobs_stale_total", "counter", "{report}",
     "Reports about jobs that are not the worker's any more.", ("queue",))

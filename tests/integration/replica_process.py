@@ -45,10 +45,10 @@ def _ends(reports: list[Any]) -> bool:
 
 def _after_claim(claim: Work) -> Work:
     def work(*args: Any) -> Any:
-        batch = claim(*args)
+        batch, now = claim(*args)
         if batch.claimed:
             die()
-        return batch
+        return batch, now
 
     return work
 

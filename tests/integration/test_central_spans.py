@@ -177,10 +177,15 @@ def test_a_job_that_a_polling_worker_fetches_has_waited(api, store, database, to
 
 
 @pytest.mark.parametrize(
-    ("worker_state", "task_state", "reason"),
-    [(WorkerState.UNKNOWN, "failed", "worker_gone"), (WorkerState.RUNNING, "success", "not_reported")],
+    ("worker_state", "task_state", "reason", "outcome"),
+    [
+        (WorkerState.UNKNOWN, "failed", "worker_gone", "lost"),
+        (WorkerState.RUNNING, "success", "not_reported", "success"),
+    ],
 )
-def test_a_job_that_nobody_reports_ends_as_an_orphan(executor, store, database, worker_state, task_state, reason):
+def test_a_job_that_nobody_reports_ends_as_an_orphan(
+    executor, store, database, worker_state, task_state, reason, outcome
+):
     then = datetime.now(UTC) - timedelta(hours=2)
     with database() as session:
         ti = put_task_instance(session, task_state, end_date=then)
@@ -199,7 +204,7 @@ def test_a_job_that_nobody_reports_ends_as_an_orphan(executor, store, database, 
         names.TASK_ID: ti.task_id,
         names.WORKER_NAME: "w",
         names.JOB_CLAIM: 1,
-        names.JOB_OUTCOME: "lost",
+        names.JOB_OUTCOME: outcome,
         names.ERROR_TYPE: reason,
         names.ORPHAN_REASON: reason,
     }

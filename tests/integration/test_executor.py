@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -31,6 +32,13 @@ pytestmark = [
 ]
 
 SECOND = timedelta(seconds=1)
+
+
+def test_a_loop_is_timed_for_airflows_own_metrics(executor, monkeypatch):
+    timed = []
+    monkeypatch.setattr(executor_module.Stats, "timer", lambda name, **_: timed.append(name) or nullcontext())
+    executor.sync()
+    assert timed == ["edge_executor.sync.duration"]
 
 
 def test_it_does_not_start_without_its_tables(executor, database):

@@ -6,6 +6,7 @@ import select
 from collections.abc import Iterator
 from datetime import timedelta
 from importlib.util import find_spec
+from uuid import uuid4
 
 import pytest
 from airflow_database import use
@@ -17,7 +18,7 @@ from edge_otel.models import jobs, reports, tokens, upkeep, wakeup, workers
 from edge_otel.models.database import DatabaseFailure
 from edge_otel.models.tables import Job
 from edge_otel.models.wakeup import Listener
-from edge_otel.state import JobState
+from edge_otel.state import JobState, Verdict
 
 DAY = timedelta(days=1)
 DRIVERS = [driver for driver in ("psycopg2", "psycopg") if find_spec(driver)]
@@ -107,6 +108,19 @@ def _worker_starts_anew(session) -> None:
 def _worker_declines(session) -> None:
     job = session.query(Job).one()
     reports.record_all(session, [reports.Report("w", job.id, job.claim, JobState.QUEUED)], NOW)
+
+
+def test_a_stale_report_names_the_queue_of_the_job_that_is_another_s(database):
+    with database() as session:
+        queue_job(session, NOW)
+        job = claim(session, register(session, "w", NOW), NOW)
+        stale = reports.Report("former", job.id, job.claim, JobState.RUNNING)
+        gone = reports.Report("w", str(uuid4()), 1, JobState.RUNNING)
+        found = reports.record_all(session, [stale, gone], NOW)
+    assert [(recorded.verdict, recorded.queue) for recorded in found] == [
+        (Verdict.STALE, "default"),
+        (Verdict.STALE, ""),
+    ]
 
 
 @on_postgresql

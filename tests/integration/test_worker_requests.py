@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from rows import NOW, ask, beat, history, register, register_as
 
-from edge_otel.errors import QueueNotAllowed, WorkerGone
+from edge_otel.errors import BadInput, QueueNotAllowed, WorkerGone
 from edge_otel.models import tokens, workers
 from edge_otel.state import WorkerState
 
@@ -111,6 +111,14 @@ def test_queues_change_only_while_connected_and_within_the_token(database):
             ask(session, workers.change_queues, ["a"], [])
     with database() as session:
         assert workers.get(session, "w").queues == []
+
+
+def test_a_worker_never_has_more_queues_than_it_could_register_with(database):
+    with database() as session:
+        register(session, "w", NOW, queues=["a"])
+        with pytest.raises(BadInput, match="would have 65 queues; 64 are allowed"):
+            ask(session, workers.change_queues, [f"q{n}" for n in range(64)], [])
+        assert len(ask(session, workers.change_queues, [f"q{n}" for n in range(64)], ["a"])) == 64
 
 
 def test_a_worker_of_all_queues_that_gets_one_serves_only_that(database):
