@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import math
 import os
@@ -10,8 +11,9 @@ import random
 import ssl
 import zlib
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import httpx
 from google.protobuf.message import DecodeError
@@ -19,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from edge_otel import __version__
 from edge_otel.api.body_limit import decompressed
-from edge_otel.api.outage import Outage
+from edge_otel.api.outage import Outage, limited
 from edge_otel.errors import BadInput, CollectorAway, CollectorRefused, NoCollector, NotOtlp, TooBusy
 from edge_otel.telemetry import counters
 from edge_otel.telemetry.central import Collector
@@ -36,18 +38,34 @@ THREADS = 2
 """For unpacking, stamping and packing; small, because they share the interpreter with the hub's event loop."""
 MAX_UNPACKED = 16 * 1024 * 1024
 """Bytes of one request."""
-CONNECT_WITHIN, ANSWER_WITHIN = 5.0, 30.0
-"""Seconds. The second is for the whole exchange."""
+BODY_WITHIN = 20.0
+"""Seconds for a worker's body to come."""
+CONNECT_WITHIN, ANSWER_WITHIN, PROBE_WITHIN = 5.0, 30.0, 5.0
+"""Seconds. The second is for the whole exchange, and together with the third less than a worker waits."""
+REFUSED_WAIT = 10.0
+"""Seconds after which a worker may try again what the collector did not take while it takes other things."""
 LEAVE_WITHIN = 1.0
 """Seconds for what is under way when this server goes away."""
 MAX_ANSWER = 64 * 1024
 """Bytes that are read of a collector's answer."""
+_REFUSALS = frozenset({400, 404, 413, 415, 422})
+_EMPTY = gzip.compress(b"")
+"""An empty request."""
+
+T = TypeVar("T")
 
 
 class _Answer(NamedTuple):
-    status: int
+    status: int | None
     retry_after: float | None
     body: bytes
+    problem: str
+    """What it comes to in words, where it is not settled."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the collector has decided: it has this, or never takes it."""
+        return self.status is not None and (httpx.codes.is_success(self.status) or self.status in _REFUSALS)
 
 
 class Forwarder:
@@ -86,29 +104,24 @@ class Forwarder:
         if self._transport is not None:
             await self._transport.aclose()
 
-    def check(self, signal: Signal, worker: str) -> None:
-        """Raise NoCollector, CollectorAway or TooBusy where a request need not even be read."""
-        if self._collector is None:
-            raise NoCollector
-        if self._leaving or self._transport is None:
-            raise TooBusy("This API server cannot pass telemetry on: it starts, or goes away.", retry_after=1)
-        left = self._outages[signal].left(_now())
-        if left is not None:
-            raise CollectorAway(retry_after=_spread(left))
-        if self._held.total() >= PLACES or self._held[worker] >= PLACES_PER_WORKER:
-            raise TooBusy("Too much telemetry is on its way. Send it again a little later.", retry_after=_spread(1.0))
-
-    async def forward(self, signal: Signal, worker: str, body: bytes, *, gzipped: bool) -> bytes:
+    async def forward(
+        self, signal: Signal, worker: str, read: Callable[[], Awaitable[bytes]], *, gzipped: bool
+    ) -> bytes:
         """Pass a request on in the worker's name, and return the body of the answer to it.
 
-        Raises what ``check`` does, NotOtlp, TooLarge, and CollectorRefused.
+        Raises NoCollector, CollectorAway, TooBusy, NotOtlp, TooLarge, CollectorRefused, and what ``read`` does.
         """
-        self.check(signal, worker)
+        self._check(signal, worker)
+        # From here there is no other task until the place is taken.
         self._held[worker] += 1
         try:
+            body = await self._patiently(BODY_WITHIN, read())
             loop = asyncio.get_running_loop()
             size, packed = await loop.run_in_executor(self._threads, _prepared, body, gzipped, worker)
-            answer = await self._try(signal, packed)
+            del body
+            answer = await self._try(signal, worker, packed)
+        except TimeoutError:
+            raise TooBusy(f"The body did not come within {BODY_WITHIN:g} s.", retry_after=_spread(1.0)) from None
         finally:
             self._held[worker] -= 1
             if not self._held[worker]:
@@ -120,47 +133,84 @@ class Forwarder:
         counters.OTLP_FORWARDED.labels(signal).inc(size)
         return _partial_success(answer.body)
 
-    async def _try(self, signal: Signal, packed: bytes) -> _Answer:
+    def _check(self, signal: Signal, worker: str) -> None:
+        """Raise NoCollector, CollectorAway or TooBusy where a request need not even be read."""
+        if self._collector is None:
+            raise NoCollector
+        if self._leaving or self._transport is None:
+            raise TooBusy("This API server cannot pass telemetry on: it starts, or goes away.", retry_after=1)
+        self._raise_while_away(signal)
+        if self._held.total() >= PLACES or self._held[worker] >= PLACES_PER_WORKER:
+            raise TooBusy("Too much telemetry is on its way. Send it again a little later.", retry_after=_spread(1.0))
+
+    def _raise_while_away(self, signal: Signal) -> None:
+        if (left := self._outages[signal].left(_now())) is not None:
+            raise CollectorAway(retry_after=_spread(left))
+
+    async def _try(self, signal: Signal, worker: str, packed: bytes) -> _Answer:
         """Return the collector's answer to this very request. Raises CollectorAway where it has none."""
         outage = self._outages[signal]
         # Others may have come here meanwhile.
-        if (left := outage.left(_now())) is not None:
-            raise CollectorAway(retry_after=_spread(left))
-        decides = outage.begin()
-        try:
-            answer, problem = await self._exchange(signal, packed)
-        finally:
-            outage.end(decides)
-        if answer is not None and (httpx.codes.is_success(answer.status) or answer.status in (400, 404, 413, 415)):
-            if outage.ended():
-                log.warning("The collector takes %s again.", signal)
+        self._raise_while_away(signal)
+        if outage.on:
+            await self._probe(signal)
+            self._raise_while_away(signal)
+        answer = await self._exchange(signal, packed, ANSWER_WITHIN)
+        if answer.settled:
             return answer
         if self._leaving:
             raise CollectorAway(retry_after=1)
-        asked = None if answer is None else answer.retry_after
-        if outage.failed(_now(), asked):
-            log.warning("The collector takes no %s: %s. Workers keep theirs until it does.", signal, problem)
-        raise CollectorAway(retry_after=_spread(outage.left(_now()) or 1.0))
+        self._raise_while_away(signal)
+        # It may be this payload alone: what one worker sends must not keep the others from sending.
+        takes_others = await self._probe(signal)
+        self._raise_while_away(signal)
+        if takes_others and outage.refused(_now()):
+            log.warning("The collector takes %s, but not what %s sent: %s.", signal, worker, answer.problem)
+        raise CollectorAway(retry_after=_spread(limited(answer.retry_after, REFUSED_WAIT if takes_others else 1.0)))
 
-    async def _exchange(self, signal: Signal, packed: bytes) -> tuple[_Answer | None, str]:
-        """Return the collector's answer, or None, and what it comes to in words."""
-        patience = asyncio.timeout(ANSWER_WITHIN)
+    async def _probe(self, signal: Signal) -> bool:
+        """Ask the collector with an empty request, unless another does; return whether it is known to take this signal
+        now."""
+        outage = self._outages[signal]
+        if not outage.begin():
+            return False
+        try:
+            answer = await self._exchange(signal, _EMPTY, PROBE_WITHIN)
+        finally:
+            outage.end()
+        if answer.settled:
+            if outage.ended():
+                log.warning("The collector takes %s again.", signal)
+        elif not self._leaving and outage.failed(_now(), answer.retry_after):
+            log.warning("The collector takes no %s: %s. Workers keep theirs until it does.", signal, answer.problem)
+        return answer.settled
+
+    async def _exchange(self, signal: Signal, packed: bytes, seconds: float) -> _Answer:
+        """Return the collector's answer; one without a status where there is none."""
+        try:
+            return await self._patiently(seconds, self._post(signal, packed))
+        except TimeoutError:
+            return _Answer(None, None, b"", f"no answer within {seconds:g} s")
+        except httpx.LocalProtocolError:
+            # Its text repeats headers.
+            return _Answer(None, None, b"", "the request cannot be sent")
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            return _Answer(None, None, b"", f"{type(error).__name__} {error}".strip())
+
+    async def _patiently(self, seconds: float, doing: Awaitable[T]) -> T:
+        """Return what comes of it. Raises TimeoutError, soon where this server goes away."""
+        patience = asyncio.timeout(min(seconds, LEAVE_WITHIN) if self._leaving else seconds)
+        self._patience.add(patience)
         try:
             async with patience:
-                self._patience.add(patience)
-                answer = await self._post(signal, packed)
-        except TimeoutError:
-            return None, f"no answer within {ANSWER_WITHIN:g} s"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return None, f"{type(error).__name__} {error}".strip()
+                return await doing
         finally:
             self._patience.discard(patience)
-        return answer, f"it answers {answer.status}"
 
     async def _post(self, signal: Signal, packed: bytes) -> _Answer:
         assert self._collector is not None
         assert self._transport is not None
-        headers = {name.encode(): value.encode() for name, value in self._collector.headers.items()}
+        headers = {name.encode(): value.encode("latin-1") for name, value in self._collector.headers.items()}
         headers |= {b"content-type": PROTOBUF.encode(), b"content-encoding": b"gzip"}
         headers |= {b"user-agent": f"edge-otel/{__version__}".encode()}
         # The transport alone: a client would log each request, follow redirects and keep cookies.
@@ -176,7 +226,13 @@ class Forwarder:
         finally:
             await response.aclose()
         seconds = response.headers.get("retry-after", "")
-        return _Answer(response.status_code, float(seconds) if seconds.isdecimal() else None, body)
+        asked = float(seconds) if seconds.isdecimal() else None
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        problem = f"it answers {response.status_code}"
+        if response.is_success and body and not _is_otlp(kind, body):
+            problem = f"it answers {response.status_code}, but what it says ({kind!r}) is no OTLP: is the URL right?"
+            return _Answer(None, asked, b"", problem)
+        return _Answer(response.status_code, asked, body, problem)
 
 
 def _new_transport() -> httpx.AsyncHTTPTransport:
@@ -194,6 +250,18 @@ def _prepared(body: bytes, gzipped: bool, worker: str) -> tuple[int, bytes]:
         raise NotOtlp(reason=error.detail) from None
     data = stamped(data, worker)
     return len(data), zlib.compress(data, 1, wbits=zlib.MAX_WBITS | 16)
+
+
+def _is_otlp(kind: str, body: bytes) -> bool:
+    """Return whether a collector can have said this. A login page, say, has taken nothing."""
+    if kind == "application/json":
+        # Not what it was asked in, but some collectors do.
+        return True
+    try:
+        ExportTraceServiceResponse.FromString(body)
+    except DecodeError:
+        return False
+    return kind != "text/html"
 
 
 def _partial_success(answer: bytes) -> bytes:

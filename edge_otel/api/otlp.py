@@ -65,9 +65,7 @@ async def export(signal: Signal, request: Request, caller: Caller, worker: Worke
     forwarder: Forwarder = request.app.state.forwarder
     try:
         name = sender(caller, worker)
-        gzipped = _is_gzipped(request)
-        forwarder.check(signal, name)
-        answer = await forwarder.forward(signal, name, await request.body(), gzipped=gzipped)
+        answer = await forwarder.forward(signal, name, request.body, gzipped=_is_gzipped(request))
     except ClientDisconnect:
         return Response(status_code=400)
     except EdgeError as error:

@@ -6,45 +6,50 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 """Seconds between tries: doubled with each failure, unless the collector says itself how long to wait."""
 LONGEST_ASKED = 60.0
 """Seconds that a collector may ask for."""
+TELL_INTERVAL = 60.0
+"""Seconds between two lines in the log on single requests that were not taken."""
+
+
+def limited(asked: float | None, otherwise: float) -> float:
+    """Return the seconds to wait where the collector has asked for so many, or for none."""
+    return otherwise if asked is None else min(LONGEST_ASKED, max(FIRST_WAIT, asked))
 
 
 class Outage:
-    """One signal's way to the collector: open, or closed until a time; then one try decides for all."""
+    """One signal's way to the collector: open, or closed until a time; then one probe decides for all."""
 
     def __init__(self) -> None:
         self._wait = 0.0
         self._until = 0.0
-        self._trying = False
+        self._probing = False
+        self._quiet_until = 0.0
 
     @property
     def on(self) -> bool:
-        """Whether the last try failed."""
+        """Whether the last probe failed."""
         return self._wait > 0
 
     def left(self, now: float) -> float | None:
-        """Return the seconds to wait; None when a try may be made."""
-        if self.on and (self._trying or now < self._until):
+        """Return the seconds to wait; None when there is no outage, or it is time to probe."""
+        if self.on and (self._probing or now < self._until):
             return max(FIRST_WAIT, self._until - now)
         return None
 
     def begin(self) -> bool:
-        """A try is made; return whether it is the one that decides."""
-        decides = self.on
-        self._trying = self._trying or decides
-        return decides
+        """Return whether to probe: not while another one does."""
+        probes = not self._probing
+        self._probing = True
+        return probes
 
-    def end(self, decides: bool) -> None:
-        """A try is over, whatever came of it."""
-        self._trying = self._trying and not decides
+    def end(self) -> None:
+        """The probe is over, whatever came of it."""
+        self._probing = False
 
     def failed(self, now: float, asked: float | None) -> bool:
-        """Note that a try failed; return whether it is news. ``asked``: seconds that the collector wants to wait."""
-        if self.on and now < self._until:
-            # Begun before the failure that is known.
-            return False
+        """Note that a probe failed; return whether it is news. ``asked``: seconds that the collector wants to wait."""
         news = not self.on
         self._wait = min(LONGEST_WAIT, 2 * self._wait) if self.on else FIRST_WAIT
-        self._until = now + (self._wait if asked is None else min(LONGEST_ASKED, max(FIRST_WAIT, asked)))
+        self._until = now + limited(asked, self._wait)
         return news
 
     def ended(self) -> bool:
@@ -52,3 +57,10 @@ class Outage:
         news = self.on
         self._wait = self._until = 0.0
         return news
+
+    def refused(self, now: float) -> bool:
+        """Note that one request was not taken, though others are; return whether to tell of it."""
+        tells = now >= self._quiet_until
+        if tells:
+            self._quiet_until = now + TELL_INTERVAL
+        return tells

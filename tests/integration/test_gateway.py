@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -87,6 +87,7 @@ def settings_for(url, **options):
 def impatient(monkeypatch):
     """Wait for a collector less long than in production."""
     monkeypatch.setattr(forwarder, "ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr(forwarder, "PROBE_WITHIN", 0.2)
 
 
 def traces(claimed=(), *, resource=True, padding=0):
@@ -276,10 +277,9 @@ def test_what_the_collector_took_in_part_is_told(gateway, collector, token):
     said.partial_success.error_message = "too old"
     collector.answer = lambda _: Answer(200, said.SerializeToString())
     assert ExportTraceServiceResponse.FromString(post(gateway, token).content) == said
-    for odd in (b"OK", b"\xff" * 200_000, b'{"partialSuccess":{}}'):
-        collector.answer = lambda _, odd=odd: Answer(202, odd)
-        answer = post(gateway, token)
-        assert (answer.status_code, answer.content) == (200, b"")
+    collector.answer = lambda _: Answer(202, b'{"partialSuccess":{}}', {"Content-Type": "application/json"})
+    answer = post(gateway, token)
+    assert (answer.status_code, answer.content) == (200, b"")
 
 
 @pytest.mark.parametrize(
@@ -293,8 +293,12 @@ def test_what_the_collector_took_in_part_is_told(gateway, collector, token):
         (Answer(429, headers={"Retry-After": "7"}), 7, 11),
         (Answer(503, headers={"Retry-After": "1000000"}), 60, 90),
         (Answer(503, headers={"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}), 1, 2),
+        # Whoever says this is no collector.
+        (Answer(200, b"<html>Sign in</html>"), 1, 2),
+        (Answer(200, b"\xff" * 200_000, {"Content-Type": "application/x-protobuf"}), 1, 2),
+        (Answer(200, b"\n\x00", {"Content-Type": "text/html; charset=utf-8"}), 1, 2),
     ],
-    ids=lambda value: f"{value.status} {value.headers}" if isinstance(value, Answer) else "",
+    ids=lambda value: f"{value.status} {value.body[:9]} {value.headers}" if isinstance(value, Answer) else "",
 )
 def test_a_collector_that_does_not_take_it_is_answered_503_with_when_to_come_again(
     serve, collector, token, caplog, answer, least, most
@@ -307,21 +311,58 @@ def test_a_collector_that_does_not_take_it_is_answered_503_with_when_to_come_aga
     assert {answer.status_code for answer in answers} == {503}
     assert answers[0].json()["error"] == "CollectorAway"
     assert all(least <= int(answer.headers["Retry-After"]) <= most for answer in answers[:3])
-    assert len(collector.got) == 1, "while it is known to be away, nobody asks it"
+    assert [bool(got.body) for got in collector.got] == [True, False], "while it is known to be away, nobody asks it"
     assert rejected("collector_away") == before + 20
     told = [record for record in caplog.records if "takes no traces" in record.getMessage()]
     assert len(told) == 1
     assert f"it answers {answer.status}" in told[0].getMessage()
+    assert ("is the URL right?" in told[0].getMessage()) == (answer.status == 200)
     assert "-> 503" not in caplog.text
     assert HUSH not in caplog.text
     assert not any(HUSH in answer.text for answer in answers)
 
 
+@pytest.mark.parametrize("status", [401, 429, 500, None])
+def test_what_the_collector_takes_of_others_is_taken_while_one_worker_sends_what_it_does_not(
+    serve, collector, token, status, caplog, impatient
+):
+    api = serve(collector.url)
+    done = threading.Event()
+
+    def answer(got):
+        if b"sick" not in got.body:
+            return taken(got)
+        if status is None:
+            done.wait(20)
+        return Answer(status or 500)
+
+    collector.answer = answer
+    hostile = new_token("hostile")
+    poison = traces().replace(b"work", b"sick")
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            refused = post(api, hostile, poison)
+            assert (refused.status_code, refused.json()["error"]) == (503, "CollectorAway")
+            assert int(refused.headers["Retry-After"]) >= forwarder.REFUSED_WAIT
+            assert post(api, token).status_code == 200
+            assert post(api, hostile).status_code == 200
+    done.set()
+    told = [record.getMessage() for record in caplog.records if "The collector takes" in record.getMessage()]
+    assert len(told) == 1
+    assert "but not what hostile sent: " in told[0]
+
+
+def stalled(api, token):
+    """Return the connection of a request whose body does not come, but for its first byte."""
+    head = f"POST /v2/otlp/v1/traces HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n"
+    raw = socket.create_connection(("127.0.0.1", api.port), timeout=20)
+    raw.sendall(f"{head}Content-Type: application/x-protobuf\r\n\r\n".encode() + b"x")
+    return raw
+
+
 def unread(api, token):
     """Return the beginning of the answer to a request whose body never comes."""
-    head = f"POST /v2/otlp/v1/traces HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n"
-    with socket.create_connection(("127.0.0.1", api.port), timeout=20) as raw:
-        raw.sendall(f"{head}Content-Type: application/x-protobuf\r\n\r\n".encode())
+    with stalled(api, token) as raw:
         return raw.recv(100)
 
 
@@ -379,13 +420,13 @@ def test_after_an_outage_one_request_tries_and_then_all_are_taken(serve, token, 
     api = serve(collector.url)
     collector.answer = lambda _: Answer(500)
     with ThreadPoolExecutor(4) as pool, caplog.at_level(logging.INFO):
-        wait_for(lambda: post(api, token).status_code == 503 and len(collector.got) == 3, "three tries to fail")
+        wait_for(lambda: post(api, token).status_code == 503 and len(collector.got) == 4, "three probes to fail")
         collector.answer = taken
         collector.hold()
         probe = pool.submit(post_until_tried, Sender(api), token, collector)
         wait_for(lambda: collector.waiting == 1, "one request to try")
         assert {post(api, token).status_code for _ in range(5)} == {503}
-        assert len(collector.got) == 4
+        assert [bool(got.body) for got in collector.got] == [True, False, False, False, False]
         collector.release()
         assert probe.result().status_code == 200
     assert post(api, token).status_code == 200
@@ -440,12 +481,27 @@ def test_a_slow_collector_gets_so_many_requests_at_a_time_and_no_worker_takes_al
     assert post(gateway, token).status_code == 200, "places are free again"
 
 
+def test_a_body_that_does_not_come_holds_a_place_of_its_worker_and_not_for_ever(gateway, token, monkeypatch):
+    slow = new_token("slow")
+    with ExitStack() as stack:
+        held = [stack.enter_context(stalled(gateway, slow)) for _ in range(2 * forwarder.PLACES_PER_WORKER)]
+        wait_for(lambda: post(gateway, slow).status_code == 503, "the worker's places to be taken")
+        assert unread(gateway, slow).startswith(b"HTTP/1.1 503 "), "no more bodies are read into memory"
+        assert post(gateway, token).status_code == 200
+        for raw in held:
+            raw.close()
+        wait_for(lambda: post(gateway, slow).status_code == 200, "places to be free again")
+    monkeypatch.setattr(forwarder, "BODY_WITHIN", 0.2)
+    before = rejected("busy")
+    assert unread(gateway, slow).startswith(b"HTTP/1.1 503 ")
+    assert rejected("busy") == before + 1
+    assert post(gateway, slow).status_code == 200
+
+
 def test_a_client_that_breaks_off_takes_no_place_and_leaves_no_failure(gateway, collector, token, caplog):
-    head = f"POST /v2/otlp/v1/traces HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n"
     for _ in range(10):
-        with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as raw:
-            raw.sendall(f"{head}Content-Type: application/x-protobuf\r\n\r\n".encode() + b"x")
-    assert post(gateway, token).status_code == 200
+        stalled(gateway, token).close()
+    wait_for(lambda: post(gateway, token).status_code == 200, "places to be free again")
     assert "Traceback" not in caplog.text
     assert not re.search("failed", caplog.text)
 

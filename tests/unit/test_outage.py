@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from edge_otel.api.outage import FIRST_WAIT, LONGEST_ASKED, LONGEST_WAIT, Outage
+from edge_otel.api.outage import FIRST_WAIT, LONGEST_ASKED, LONGEST_WAIT, TELL_INTERVAL, Outage
 
 
 def fail(outage: Outage, now: float, asked: float | None = None) -> bool:
-    """Let one try fail at this time."""
-    decides = outage.begin()
+    """Let one probe fail at this time."""
+    assert outage.begin()
     news = outage.failed(now, asked)
-    outage.end(decides)
+    outage.end()
     return news
 
 
@@ -33,21 +33,26 @@ def test_only_the_first_failure_is_news():
     assert [fail(outage, now) for now in (0.0, 0.5, 1.0, 3.0)] == [True, False, False, False]
 
 
-def test_failures_of_tries_that_began_before_do_not_prolong_the_wait():
-    outage = Outage()
-    for _ in range(20):
-        outage.failed(0.0, None)
-    assert outage.left(0.0) == FIRST_WAIT
-
-
-def test_one_try_decides_for_all():
+def test_one_probe_at_a_time_decides_for_all():
     outage = Outage()
     fail(outage, 0.0)
-    decides = outage.begin()
-    assert decides
+    assert outage.begin()
+    assert not outage.begin()
     assert outage.left(5.0) == FIRST_WAIT
-    outage.end(decides)
-    assert outage.left(5.0) is None, "a try that ended without a result keeps nobody out"
+    outage.end()
+    assert outage.left(5.0) is None, "a probe that ended without a result keeps nobody out"
+
+
+def test_a_probe_without_an_outage_keeps_nobody_out():
+    outage = Outage()
+    assert outage.begin()
+    assert outage.left(0.0) is None
+
+
+def test_single_refusals_are_told_of_now_and_then_and_are_no_outage():
+    outage = Outage()
+    assert [outage.refused(now) for now in (0.0, 1.0, TELL_INTERVAL, TELL_INTERVAL + 1)] == [True, False, True, False]
+    assert outage.left(0.0) is None
 
 
 def test_a_collector_may_ask_for_a_wait_within_limits():
