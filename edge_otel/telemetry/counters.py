@@ -19,6 +19,9 @@ from edge_otel.telemetry.context import Carrier
 REGISTRY = CollectorRegistry()
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Variable that names the folder in which the processes of one server count together; then there are no exemplars."""
+if os.environ.get(SHARED_FOLDER):
+    # A metric opens its file as soon as it is made: without the folder all of Airflow's API server would not start.
+    Path(os.environ[SHARED_FOLDER]).mkdir(parents=True, exist_ok=True)
 
 
 def _counter(metric: names.Metric) -> Counter:

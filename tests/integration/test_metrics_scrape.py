@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -19,7 +22,7 @@ from starlette.requests import Request
 from edge_otel.api import metrics
 from edge_otel.models import jobs, workers
 from edge_otel.state import JobState
-from edge_otel.telemetry import names
+from edge_otel.telemetry import counters, names
 
 on_sqlite_alone = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -216,3 +219,10 @@ def test_an_answer_is_compressed_only_if_asked_for(start_api, database):
     assert small.headers["content-encoding"] == "gzip"
     assert int(small.headers["content-length"]) < int(plain.headers["content-length"]) / 2
     assert small.text.startswith("# HELP edge_")
+
+
+def test_a_shared_folder_that_is_not_there_is_made(tmp_path):
+    folder = tmp_path / "not" / "yet"
+    env = {**os.environ, counters.SHARED_FOLDER: str(folder)}
+    subprocess.run([sys.executable, "-c", "import edge_otel.telemetry.counters"], env=env, check=True)
+    assert list(folder.iterdir())
