@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edge_otel import __version__
 from edge_otel.telemetry import context, names, variables
 from edge_otel.telemetry.context import Carrier
+from edge_otel.telemetry.redaction import without_user_info
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -145,6 +146,7 @@ class Recorder:
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         failed = names.ERROR_TYPE in span.attributes
+        error = None if span.error is None else without_user_info(span.error)
         return ReadableSpan(
             name=span.span.named(span.queue),
             context=_context(span.context),
@@ -152,7 +154,7 @@ class Recorder:
             resource=self._resource,
             attributes=dict(span.attributes),
             kind=SpanKind[span.span.kind],
-            status=Status(StatusCode.ERROR, span.error) if failed else Status(StatusCode.UNSET),
+            status=Status(StatusCode.ERROR, error) if failed else Status(StatusCode.UNSET),
             start_time=int(span.start * 1e9),
             end_time=int(max(span.start, span.end) * 1e9),
             instrumentation_scope=InstrumentationScope("edge_otel", __version__),

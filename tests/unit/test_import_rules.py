@@ -68,6 +68,7 @@ SHARED = (
     "edge_otel.telemetry.context",
     "edge_otel.telemetry.spans",
     "edge_otel.telemetry.protobuf",
+    "edge_otel.telemetry.redaction",
     "edge_otel.telemetry.variables",
 )
 """What the daemon may use of the central side; of the package itself, its version."""

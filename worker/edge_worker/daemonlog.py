@@ -10,7 +10,16 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from edge_otel.telemetry import context
+from edge_otel.telemetry.redaction import without_user_info
 from edge_worker import subject
+
+
+class TextLines(logging.Formatter):
+    """Lines for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and the exception below it."""
+        return without_user_info(super().format(record))
 
 
 class JsonLines(logging.Formatter):
@@ -22,7 +31,7 @@ class JsonLines(logging.Formatter):
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": without_user_info(record.getMessage()),
         }
         about = subject.current()
         if about.carrier:
@@ -30,7 +39,7 @@ class JsonLines(logging.Formatter):
             line["trace_flags"] = f"{int(context.sampled(about.carrier)):02x}"
         line.update(about.attributes)
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = without_user_info(self.formatException(record.exc_info))
         return json.dumps(line)
 
 
@@ -45,7 +54,7 @@ def configure(level: str, style: Literal["auto", "text", "json"], *more: logging
     """Send this package's log, and warnings of the libraries, to stderr and to ``more``."""
     handler = logging.StreamHandler(sys.stderr)
     plain = style == "text" or (style == "auto" and sys.stderr.isatty())
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s") if plain else JsonLines())
+    handler.setFormatter(TextLines("%(asctime)s %(levelname)-7s %(message)s") if plain else JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler, *more], force=True)
     logging.getLogger("edge_worker").setLevel(level.upper())
     # It warns of each broken connection, which we do ourselves, once.

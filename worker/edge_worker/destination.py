@@ -11,12 +11,13 @@ import requests
 from requests.auth import AuthBase
 
 from edge_otel.telemetry import variables
+from edge_otel.telemetry.redaction import without_user_info
 from edge_otel.wire import WORKER_HEADER
 from edge_worker import access
 from edge_worker.faults import BadSetting
 from edge_worker.otlp import CONTENT_TYPE, SIGNALS, Signal
 from edge_worker.plan import read_retry_after
-from edge_worker.polling import CONNECT_TIMEOUT, TokenFile, connections, without_user_info
+from edge_worker.polling import CONNECT_TIMEOUT, TokenFile, connections
 from edge_worker.settings import Settings
 
 READ_TIMEOUT = 40.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.cookiejar import DefaultCookiePolicy
@@ -18,6 +17,7 @@ from requests.auth import AuthBase
 
 from edge_otel.telemetry import context
 from edge_otel.telemetry.context import Carrier
+from edge_otel.telemetry.redaction import without_user_info
 from edge_otel.wire import CLAIM_HEADER, ErrorBody, FetchRequest, JobOffer, JobReport, WorkerReply, WorkerReport
 from edge_worker import access
 from edge_worker.faults import REFUSALS, Rewind, Unreachable
@@ -33,8 +33,6 @@ THREADS = {"worker": 1, "jobs": 3, "logs": 2}
 
 GZIP_FROM = 512
 """Bytes; smaller bodies do not gain."""
-
-_USER_INFO = re.compile(r"//[^/\s]*@")
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
@@ -89,11 +87,6 @@ def connections(settings: Settings) -> requests.Session:
     if settings.client_cert and settings.client_key:
         session.cert = (str(settings.client_cert), str(settings.client_key))
     return session
-
-
-def without_user_info(text: str) -> str:
-    """Return an error's text, which may show the proxy's URL, without the password that may be in it."""
-    return _USER_INFO.sub("//", text)
 
 
 class Polling:

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from demo.otlp import Store
 from edge_otel.telemetry import context, names
 
-SECRETS = ("secret-of-the-first", "workload-token-secret")
+SECRETS = ("secret-of-the-first", "workload-token-secret", "s3cretpw")
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def test_lines_and_records_of_a_job_have_the_trace_of_its_span_and_no_secret(
     central: FakeCentral, start: Start, store: Store
 ) -> None:
     daemon = start(env={"OTEL_EXPORTER_OTLP_ENDPOINT": store.endpoint}, log_level="debug")
-    job = central.offer(workload("log(b'x'); code = 3"), carrier=context.new_root(sampled=True))
+    job = central.offer(
+        workload("raise RuntimeError('postgresql://u:s3cretpw@db')"), carrier=context.new_root(sampled=True)
+    )
     central.wait_for(finished(job))
     # Whoever is not let in must not tell with what they came.
     central.faults.append(lambda call: CUT if call.headers.get("x-channel") == "heartbeat" else None)
