@@ -86,6 +86,11 @@ class Rules:
         """Return the rules of two settings: ``error``, ``warning``, ``info`` or ``off``."""
         return cls(_NAMES.get(on), _NAMES.get(exit))
 
+    @property
+    def for_ever(self) -> bool:
+        """Whether a person must end what has begun by itself."""
+        return self.on is not None and self.exit is None
+
 
 class Act(Enum):
     """What automatic maintenance does."""
@@ -99,9 +104,12 @@ def decide(rules: Rules, health: Health, origin: str | None, excused: bool) -> t
     """Return what to do, and whether the worker is still excused.
 
     ``origin`` is that of the maintenance that is on, None for none. A worker is ``excused`` once a person has ended a
-    maintenance: it is not put into another by itself before its health has been good once.
+    maintenance: it is not put into another by itself before its health has been good once. Automatic maintenance that
+    is remembered where there is none any more ends, whatever the health.
     """
-    bad = rules.on is not None and health.level >= rules.on
+    if rules.on is None:
+        return (Act.END if origin == "automatic" else Act.NOTHING), False
+    bad = health.level >= rules.on
     excused = excused and (bad or not health.certain)
     if bad:
         return (Act.BEGIN if origin is None and not excused else Act.NOTHING), excused

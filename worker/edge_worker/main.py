@@ -119,13 +119,14 @@ def _add_start_options(start: argparse.ArgumentParser) -> None:
     health.add_argument(
         "--automatic-maintenance-on",
         metavar="error|warning|off",
-        help="health, or worse, with which the worker goes into maintenance by itself; default: off",
+        help="health, or worse, with which the worker goes into maintenance by itself; default: off, and such a"
+        " maintenance that is remembered ends",
     )
     health.add_argument(
         "--automatic-maintenance-exit",
         metavar="warning|info|off",
         help="health, or better, with which such a maintenance ends by itself; one that a person began or ended is"
-        " respected; default: off",
+        " respected; default: off, a person must end it",
     )
     telemetry = start.add_argument_group("telemetry (goes to the server, or where OTEL_EXPORTER_OTLP_ENDPOINT says)")
     telemetry.add_argument("--outbox-size", metavar="MIB", help="on disk while it cannot be sent; default: 64")

@@ -73,6 +73,9 @@ class Station:
         self.maintenance = journal.maintenance()
         if settings.maintenance_comment is not None:
             self.maintain(Maintenance(settings.maintenance_comment, "local"))
+        if self.maintenance and self.maintenance.origin == "automatic" and watch.rules.for_ever:
+            how = "by `edge-worker maintenance off` or at the central site"
+            log.warning("in automatic maintenance (%s), which only you can end: %s", self.maintenance.comment, how)
 
     @property
     def facts(self) -> Facts:
@@ -222,9 +225,9 @@ class Station:
             log.info("maintenance ends")
             if by_person:
                 self.watch.excuse()
-        if maintenance is not None and changed:
-            maintenance = replace(maintenance, since=time.time())
-        elif self.maintenance is not None and changed:
+        if maintenance is not None:
+            maintenance = replace(maintenance, since=self.maintenance.since if self.maintenance else time.time())
+        elif self.maintenance is not None:
             self.maintained(self.maintenance)
         self.maintenance = maintenance
         try:

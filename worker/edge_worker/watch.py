@@ -28,7 +28,7 @@ class Watch:
             Thresholds(settings.disk_warning, settings.disk_error),
             Thresholds(settings.memory_warning, settings.memory_error),
         )
-        self._rules = Rules.named(settings.automatic_maintenance_on, settings.automatic_maintenance_exit)
+        self.rules = Rules.named(settings.automatic_maintenance_on, settings.automatic_maintenance_exit)
         self._folder = settings.state_dir
         self._excused = (self._folder / NAME).exists()
 
@@ -47,7 +47,7 @@ class Watch:
         if self.health.level != before.level:
             log.log(max(self.health.level, before.level), "health: %s", self.health.reason or "good again")
         self.facts = {**(users or {}), **host, "status": self.health.level}
-        act, excused = decide(self._rules, self.health, origin, self._excused)
+        act, excused = decide(self.rules, self.health, origin, self._excused)
         self._remember(excused)
         return act
 

@@ -95,9 +95,14 @@ def test_rules_that_would_end_at_once_what_they_begin_do_not():
     assert decide(rules, Health(INFO), "automatic", False) == (Act.END, False)
 
 
-@pytest.mark.parametrize("rules", [Rules.named("off", "off"), Rules.named("error", "off")])
-def test_automatic_maintenance_stays_where_nothing_ends_it(rules):
-    assert decide(rules, Health(INFO), "automatic", False)[0] is Act.NOTHING
+def test_automatic_maintenance_stays_where_nothing_ends_it():
+    assert decide(Rules.named("error", "off"), Health(INFO), "automatic", False)[0] is Act.NOTHING
+
+
+@pytest.mark.parametrize("rules", [Rules.named("off", "off"), Rules.named("off", "info")])
+def test_automatic_maintenance_ends_where_it_was_turned_off(rules):
+    assert decide(rules, Health(ERROR, certain=False), "automatic", False)[0] is Act.END
+    assert decide(rules, Health(ERROR), "local", False)[0] is Act.NOTHING
 
 
 def test_nothing_begins_when_it_is_off():
