@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from edge_otel import versions
 from edge_otel.errors import ConfigurationInvalid
@@ -170,8 +171,9 @@ def _value(option_field: Any, text: str | None) -> Any:
     if kind is str:
         if limits["version"] and versions.parsed(text) is None:
             raise _invalid(option_field, text, "must be a version")
-        if limits["url"] and not text.startswith(("http://", "https://")):
-            raise _invalid(option_field, text, "must be a URL that begins with http:// or https://")
+        if limits["url"] and (rule := _broken_url_rule(text)):
+            # Without the value: there may be a password in it.
+            raise ConfigurationInvalid(f"[{SECTION}] {option_field.name}: {rule}.")
         if limits["one_of"]:
             text = text.capitalize()
             if text not in limits["one_of"]:
@@ -192,6 +194,20 @@ def _value(option_field: Any, text: str | None) -> Any:
             option_field, text, f"must be at least {limits['at_least']:.9g} and at most {limits['at_most']:.9g}"
         )
     return number
+
+
+def _broken_url_rule(url: str) -> str | None:
+    """Return what is wrong with a URL below which there are others; None where nothing is."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        return "must be a URL that begins with http:// or https:// and names a host"
+    if "@" in parts.netloc:
+        return "must have no user and password; a credential belongs into a header"
+    return "must end with its path: no ? and no #" if "?" in url or "#" in url else None
 
 
 def _invalid(option_field: Any, text: str, rule: str) -> ConfigurationInvalid:

@@ -56,7 +56,8 @@ T = TypeVar("T")
 
 
 class _Answer(NamedTuple):
-    status: int | None
+    status: int
+    """0: there is none."""
     retry_after: float | None
     body: bytes
     problem: str
@@ -65,7 +66,7 @@ class _Answer(NamedTuple):
     @property
     def settled(self) -> bool:
         """Whether the collector has decided: it has this, or never takes it."""
-        return self.status is not None and (httpx.codes.is_success(self.status) or self.status in _REFUSALS)
+        return httpx.codes.is_success(self.status) or self.status in _REFUSALS
 
 
 class Forwarder:
@@ -186,16 +187,16 @@ class Forwarder:
         return answer.settled
 
     async def _exchange(self, signal: Signal, packed: bytes, seconds: float) -> _Answer:
-        """Return the collector's answer; one without a status where there is none."""
+        """Return the collector's answer; one with status 0 where there is none."""
         try:
             return await self._patiently(seconds, self._post(signal, packed))
         except TimeoutError:
-            return _Answer(None, None, b"", f"no answer within {seconds:g} s")
+            return _Answer(0, None, b"", f"no answer within {seconds:g} s")
         except httpx.LocalProtocolError:
             # Its text repeats headers.
-            return _Answer(None, None, b"", "the request cannot be sent")
+            return _Answer(0, None, b"", "the request cannot be sent")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return _Answer(None, None, b"", f"{type(error).__name__} {error}".strip())
+            return _Answer(0, None, b"", f"{type(error).__name__} {error}".strip())
 
     async def _patiently(self, seconds: float, doing: Awaitable[T]) -> T:
         """Return what comes of it. Raises TimeoutError, soon where this server goes away."""
@@ -231,7 +232,7 @@ class Forwarder:
         problem = f"it answers {response.status_code}"
         if response.is_success and body and not _is_otlp(kind, body):
             problem = f"it answers {response.status_code}, but what it says ({kind!r}) is no OTLP: is the URL right?"
-            return _Answer(None, asked, b"", problem)
+            return _Answer(0, asked, b"", problem)
         return _Answer(response.status_code, asked, body, problem)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, get_args
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Request, Response
+from pydantic import BeforeValidator
 from starlette.requests import ClientDisconnect
 
 from edge_otel.api.auth import Caller, Principal
@@ -54,13 +55,21 @@ _REASONS: dict[type[EdgeError], str] = {
 
 router = APIRouter(prefix="/v2/otlp/v1", tags=["Telemetry"], responses=_ANSWERS)
 
+
+def _known(signal: str) -> str:
+    if signal not in get_args(Signal):
+        raise HTTPException(404)
+    return signal
+
+
+KnownSignal = Annotated[Signal, BeforeValidator(_known)]
 WorkerHeader = Annotated[
     str | None, Header(alias=WORKER_HEADER, description="The worker; needed with a token for several")
 ]
 
 
 @router.post("/{signal}", response_class=Response, openapi_extra=_DOCUMENT)
-async def export(signal: Signal, request: Request, caller: Caller, worker: WorkerHeader = None) -> Response:
+async def export(signal: KnownSignal, request: Request, caller: Caller, worker: WorkerHeader = None) -> Response:
     """Pass a worker's traces, metrics or logs on to the collector, with its name on every resource."""
     forwarder: Forwarder = request.app.state.forwarder
     try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge_otel.errors import ConfigurationInvalid
 from edge_otel.settings import Settings
 from edge_otel.telemetry import spans, variables
 
@@ -25,13 +26,25 @@ class Collector:
 
 
 def collector(settings: Settings, environment: Mapping[str, str]) -> Collector | None:
-    """Return the collector: ``[edge] otlp_endpoint``, else that of the standard variables, unless those say gRPC."""
+    """Return the collector: ``[edge] otlp_endpoint``, else that of the standard variables, unless those say gRPC.
+
+    Raises ConfigurationInvalid where its headers cannot be sent.
+    """
     if settings.otlp_endpoint:
-        return Collector(settings.otlp_endpoint.rstrip("/"), variables.headers(settings.otlp_headers))
+        return Collector(settings.otlp_endpoint.rstrip("/"), _headers("[edge] otlp_headers", settings.otlp_headers))
     url = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     if not url or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf") != "http/protobuf":
         return None
-    return Collector(url.rstrip("/"), variables.headers(environment.get("OTEL_EXPORTER_OTLP_HEADERS", "")))
+    name = "OTEL_EXPORTER_OTLP_HEADERS"
+    return Collector(url.rstrip("/"), _headers(name, environment.get(name, "")))
+
+
+def _headers(option: str, text: str) -> dict[str, str]:
+    headers = variables.headers(text)
+    if not variables.can_be_sent(headers):
+        # Without the value, which is a secret.
+        raise ConfigurationInvalid(f"{option}: a name or value has characters that no HTTP header may have.")
+    return headers
 
 
 def recorder(service: str, to: Collector | None) -> spans.Recorder:

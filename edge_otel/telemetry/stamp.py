@@ -8,6 +8,7 @@ Format: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from google.protobuf.message import DecodeError
@@ -26,6 +27,8 @@ MAX_ATTRIBUTES = 128
 
 _GROUP = 1 << 3 | 2
 """Tag of field 1 with a length."""
+_CLAIM = re.compile("[^a-z0-9]+".join(names.WORKER_NAME.split(".")), re.ASCII | re.IGNORECASE)
+"""The key of the name, and all that a store may make the same label of."""
 
 
 def stamped(request: bytes, worker: str) -> bytes:
@@ -56,7 +59,7 @@ def _with_name(text: bytes, worker: str) -> bytes:
     resource = Resource.FromString(text)
     if len(resource.attributes) > MAX_ATTRIBUTES:
         raise TooLarge(f"A resource has more than {MAX_ATTRIBUTES} attributes.")
-    others = [attribute for attribute in resource.attributes if attribute.key != names.WORKER_NAME]
+    others = [attribute for attribute in resource.attributes if not _CLAIM.fullmatch(attribute.key)]
     del resource.attributes[:]
     resource.attributes.extend(others)
     resource.attributes.add(key=names.WORKER_NAME).value.string_value = worker

@@ -243,6 +243,11 @@ def test_a_body_of_100_mb_a_gzip_bomb_and_too_many_resources_are_answered_413(ga
     assert collector.got == []
 
 
+def test_what_is_no_signal_of_otlp_is_not_found(gateway, token):
+    answer = post(gateway, token, signal="profiles")
+    assert (answer.status_code, answer.json()["error"]) == (404, "HttpError")
+
+
 def test_without_a_collector_the_answer_names_the_option(start_api, token, monkeypatch):
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     answer = post(start_api(channels=True), token)

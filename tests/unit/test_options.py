@@ -8,6 +8,7 @@ import pytest
 
 from edge_otel.errors import ConfigurationInvalid
 from edge_otel.settings import LogFolder, Settings, documented_options
+from edge_otel.telemetry import central
 
 
 class Configured:
@@ -67,6 +68,47 @@ def test_a_bad_option_is_refused_by_name_with_the_rule(name, text, rule):
         Settings.read(Configured(**{name: text}))
     assert f"[edge] {name} = {text!r}" in str(refused.value)
     assert rule in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("collector:4318/HUSH", "begins with http"),
+        ("grpc://HUSH:4317", "begins with http"),
+        ("http:///HUSH", "names a host"),
+        ("http://[HUSH", "names a host"),
+        ("http://collector:HUSH", "names a host"),
+        ("http://user:HUSH@collector:4318", "no user and password"),
+        ("http://collector:4318/?token=HUSH", "must end with its path"),
+        ("http://collector:4318/#HUSH", "must end with its path"),
+    ],
+)
+def test_a_collectors_url_must_be_one_that_paths_can_be_added_to_and_is_not_repeated(url, rule):
+    with pytest.raises(ConfigurationInvalid, match=rule) as refused:
+        Settings.read(Configured(otlp_endpoint=url))
+    assert "[edge] otlp_endpoint" in str(refused.value)
+    assert "HUSH" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["Bearer%20HUSH%0A", "%09Bearer HUSH%0D%0A", " Bearer%20HUSH "])
+def test_white_space_around_a_collectors_credential_is_not_part_of_it(value):
+    settings = Settings.read(Configured(otlp_endpoint="http://c:4318/", otlp_headers=f"authorization={value}"))
+    assert central.collector(settings, {}) == central.Collector("http://c:4318", {"authorization": "Bearer HUSH"})
+
+
+@pytest.mark.parametrize(
+    "text", ["a=HUSH%0Ax", "a=HUSH%0D%0Ab:c", "a=HUSH%00", "a=HUSH%7F", "a=HUSH%E2%82%AC", "a b=HUSH"]
+)
+@pytest.mark.parametrize("option", ["[edge] otlp_headers", "OTEL_EXPORTER_OTLP_HEADERS"])
+def test_headers_that_cannot_be_sent_are_refused_by_name_and_not_repeated(option, text):
+    if option.startswith("OTEL"):
+        settings, environment = Settings(), {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", option: text}
+    else:
+        settings, environment = Settings(otlp_endpoint="http://c:4318", otlp_headers=text), {}
+    with pytest.raises(ConfigurationInvalid) as refused:
+        central.collector(settings, environment)
+    assert option in str(refused.value)
+    assert "HUSH" not in str(refused.value)
 
 
 def test_every_option_is_documented_with_type_and_default():

@@ -58,6 +58,16 @@ def test_a_resource_in_two_parts_is_one():
     assert [a.value.string_value for a in group.resource.attributes if a.key == NAME] == ["w"]
 
 
+@pytest.mark.parametrize(
+    "key", ["edge_worker_name", "edge.worker_name", "Edge.Worker.Name", "edge-worker/name", "edge..worker__name"]
+)
+def test_what_a_store_would_make_the_same_label_of_is_dropped(key):
+    request = request_of("resource_logs", [[(key, "v"), ("edge.worker.names", "v"), ("my.edge.worker.name", "v")]])
+    [group] = ExportLogsServiceRequest.FromString(stamped(request.SerializeToString(), "w")).resource_logs
+    keys = [attribute.key for attribute in group.resource.attributes]
+    assert keys == ["edge.worker.names", "my.edge.worker.name", NAME]
+
+
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_whatever_is_sent_is_stamped_or_refused(body):
