@@ -72,6 +72,8 @@ HOST_ID = Attribute("host.id", "The machine's id, where the system has one")
 OS_TYPE = Attribute("os.type", "Such as linux")
 WORKER_NAME = Attribute("edge.worker.name", "The worker; as a resource attribute always that of the token")
 
+RESOURCE = (SERVICE_NAMESPACE, SERVICE_NAME, SERVICE_VERSION, DEPLOYMENT, HOST_NAME, HOST_ID, OS_TYPE, WORKER_NAME)
+
 # Attributes of spans and logs.
 DAG_ID = Attribute("airflow.dag_id", "Dag")
 TASK_ID = Attribute("airflow.task_id", "Task")
@@ -104,12 +106,13 @@ ERROR_TYPE = Attribute(
 EXCEPTION_TYPE = Attribute("exception.type", "Class of the exception that a line of the log shows")
 EXCEPTION_MESSAGE = Attribute("exception.message", "Its text")
 EXCEPTION_STACKTRACE = Attribute("exception.stacktrace", "Its traceback")
+LOG_RECORD = (EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE)
+"""Beside the attributes of the job that it is about."""
 ORPHAN_REASON = Attribute("edge.orphan.reason", "Why nobody will report this job", ("worker_gone", "not_reported"))
 LOG_OFFSET = Attribute("edge.log.offset", "First byte of the chunk in the log file")
 LOG_BYTES = Attribute("edge.log.bytes", "Bytes of the chunk before compression")
 HTTP_STATUS = Attribute("http.response.status_code", "Status of the answer")
 WORKER_STATE = Attribute("edge.worker.state", "State of the worker, as it reports or is told it")
-WORKER_STATE_BEFORE = Attribute("edge.worker.state.before", "State of the worker before")
 JOBS_ACTIVE = Attribute("edge.worker.jobs_active", "Jobs that the worker holds")
 TRANSPORT = Attribute("edge.worker.transport", "How the worker talks", ("channel", "polling"))
 CAUSE = Attribute("edge.cause", "What brought it about: admin, local, automatic, signal, start, reconnect, …")

@@ -12,6 +12,7 @@ import pytest
 
 from edge_otel.state import WorkerState
 from edge_otel.telemetry import counters, names
+from edge_otel.telemetry.spans import resource
 
 INSTRUMENTS = {
     "create_counter": "counter",
@@ -124,6 +125,18 @@ def test_a_served_name_keeps_the_rules_of_prometheus(metric):
     assert not {"le", "quantile", "instance", "job", "dag_id", "task_id", "run_id"} & set(metric.labels)
     # Nothing that either format would escape.
     assert re.fullmatch(r'[A-Z0-9][^"\\\n]*\.', metric.help)
+
+
+def test_every_attribute_belongs_to_a_span_a_metric_a_resource_or_a_log_record():
+    used = {attribute for span in names.SPANS for attribute in span.attributes}
+    used |= {label for metric in names.WORKER for label in metric.labels}
+    assert {*names.RESOURCE, *names.LOG_RECORD} <= set(ATTRIBUTES)
+    assert set(ATTRIBUTES) == used | {*names.RESOURCE, *names.LOG_RECORD}
+
+
+def test_who_speaks_is_told_by_the_catalogue():
+    told = resource("edge-worker", **{names.WORKER_NAME: "site-1"})
+    assert told.keys() | {names.HOST_ID, names.DEPLOYMENT} == set(names.RESOURCE)
 
 
 @pytest.mark.parametrize("metric", names.METRICS, ids=lambda metric: metric.name)
