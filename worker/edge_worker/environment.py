@@ -12,6 +12,8 @@ from edge_worker.settings import ENV_PREFIX
 
 OTLP_PREFIX = "OTEL_EXPORTER_OTLP_"
 
+EXPORTERS = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER")
+
 EXECUTION_API_URL = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
 
 PATIENCE = {
@@ -69,7 +71,11 @@ def for_tasks(
     if (own or endpoint) and not variables.disabled(env):
         if not own and endpoint:
             env[f"{OTLP_PREFIX}ENDPOINT"] = endpoint
-            env[f"{OTLP_PREFIX}PROTOCOL"] = "http/protobuf"
+            env.setdefault(f"{OTLP_PREFIX}PROTOCOL", "http/protobuf")
+            for name in EXPORTERS:
+                # What suits the collector of the daemon's environment does not suit the daemon.
+                if name not in users and env.get(name, "").startswith("otlp"):
+                    env[name] = "otlp"
             _reach_loopback(env)
         _instrument(env, worker)
     return env
@@ -79,9 +85,9 @@ def _instrument(env: dict[str, str], worker: str) -> None:
     """Make Airflow's tracing and any OpenTelemetry code find its way, unless the environment says otherwise."""
     # To Airflow the standard's default "otlp" is gRPC, whatever OTEL_EXPORTER_OTLP_PROTOCOL says.
     exporter = "otlp_proto_grpc" if env.get(f"{OTLP_PREFIX}PROTOCOL") == "grpc" else "otlp_proto_http"
-    for signal in ("TRACES", "METRICS", "LOGS"):
-        if env.get(f"OTEL_{signal}_EXPORTER", "otlp") in ("", "otlp"):
-            env[f"OTEL_{signal}_EXPORTER"] = exporter
+    for name in EXPORTERS:
+        if env.get(name, "otlp") in ("", "otlp"):
+            env[name] = exporter
     # Airflow knows no exporter of this name, and the task would fail.
     if env["OTEL_TRACES_EXPORTER"] != "none":
         env.setdefault("AIRFLOW__TRACES__OTEL_ON", "True")
@@ -97,13 +103,13 @@ def _instrument(env: dict[str, str], worker: str) -> None:
 
 
 def _reach_loopback(env: dict[str, str]) -> None:
-    """Keep a proxy out of calls to the daemon."""
+    """Keep a proxy out of calls to the daemon. Some programs read the one spelling, some the other."""
     if not any(key.lower() in ("http_proxy", "all_proxy") and env[key] for key in env):
         return
-    spared = env.get("no_proxy") or env.get("NO_PROXY") or ""
-    if spared.strip() != "*" and "127.0.0.1" not in [part.strip() for part in spared.split(",")]:
-        spared = f"{spared},127.0.0.1".lstrip(",")
-    env["no_proxy"] = env["NO_PROXY"] = spared
+    given = [env.get("no_proxy", ""), env.get("NO_PROXY", "")]
+    hosts = [host.strip() for host in f"{','.join(given)},127.0.0.1".split(",")]
+    everywhere = "*" in (text.strip() for text in given)
+    env["no_proxy"] = env["NO_PROXY"] = "*" if everywhere else ",".join(dict.fromkeys(filter(None, hosts)))
 
 
 def for_job(shared: Mapping[str, str], logs: Path, execution_api_url: str) -> dict[str, str]:

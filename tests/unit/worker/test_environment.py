@@ -59,6 +59,24 @@ def test_standard_name_of_the_exporter_means_http() -> None:
     assert tasks({"OTEL_TRACES_EXPORTER": "otlp"})["OTEL_TRACES_EXPORTER"] == "otlp_proto_http"
 
 
+@pytest.mark.parametrize("signal", ["TRACES", "METRICS", "LOGS"])
+def test_exporters_of_the_daemons_environment_speak_what_the_daemon_understands(signal: str) -> None:
+    name = f"OTEL_{signal}_EXPORTER"
+    assert tasks({name: "otlp_proto_grpc"})[name] == "otlp_proto_http"
+    for other in ("none", "console"):
+        assert tasks({name: other})[name] == other
+    assert tasks({name: "none"}, {name: "otlp_proto_grpc"})[name] == "otlp_proto_grpc"
+    theirs = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://mine:4317"}
+    assert tasks({name: "otlp_proto_grpc"}, theirs)[name] == "otlp_proto_grpc"
+
+
+def test_protocol_of_the_users_file_wins() -> None:
+    users = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    env = tasks({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, users)
+    assert users.items() <= env.items()
+    assert env["OTEL_TRACES_EXPORTER"] == "otlp_proto_grpc"
+
+
 def test_exporter_none_turns_airflows_tracing_off_which_would_fail_with_it() -> None:
     env = tasks({}, {"OTEL_TRACES_EXPORTER": "none"})
     assert env["OTEL_TRACES_EXPORTER"] == "none"
@@ -73,7 +91,14 @@ def test_nothing_is_set_where_telemetry_is_off(endpoint: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "spared", [{}, {"NO_PROXY": "a.example"}, {"no_proxy": "a.example", "NO_PROXY": "b.example"}, {"no_proxy": "*"}]
+    "spared",
+    [
+        {},
+        {"NO_PROXY": "a.example"},
+        {"no_proxy": "a.example", "NO_PROXY": "b.example"},
+        {"no_proxy": "*"},
+        {"NO_PROXY": "*", "no_proxy": "a.example"},
+    ],
 )
 def test_proxy_is_kept_out_of_calls_to_the_daemon(spared: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     env = tasks({"HTTP_PROXY": "http://proxy:3128", **spared})
@@ -81,4 +106,7 @@ def test_proxy_is_kept_out_of_calls_to_the_daemon(spared: dict[str, str], monkey
         monkeypatch.setenv(name, env[name])
     assert should_bypass_proxies(f"{LOOPBACK}/v1/traces", None)
     assert should_bypass_proxies("http://a.example", None) is bool(spared)
+    assert should_bypass_proxies("http://b.example", None) is any(
+        text in ("*", "b.example") for text in spared.values()
+    )
     assert "no_proxy" not in tasks()
