@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,6 +188,18 @@ def test_far_end_that_complains_of_each_payload_does_not_make_payloads(
     logger.info("one")
     export.close()
     assert box.texts() == ["one"]
+
+
+@pytest.mark.parametrize("name", ["outbox", "forwarding", "spool", "destination"])
+def test_way_of_the_records_adds_none_of_its_own_but_warnings(export: LogExport, name: str) -> None:
+    told = logging.getLogger(f"edge_worker.{name}")
+    assert (Path(logexport.__file__).parent / f"{name}.py").exists()
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+        export.handle(told.makeRecord(told.name, level, "", 0, logging.getLevelName(level), (), None))
+    box = Box()
+    export.start(box, {})
+    export.close()
+    assert box.texts() == ["WARNING"]
 
 
 def test_far_end_that_hangs_holds_neither_those_who_log_nor_the_exit(
