@@ -1,4 +1,4 @@
-"""Brings the records of the spool to their destinations: one thread, and a lane per signal that waits by itself."""
+"""Brings the records of the spool to their destinations: a lane and a thread per signal, each waiting by itself."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from edge_worker import otlp
 from edge_worker.destination import Destination, Response
 from edge_worker.otlp import Signal
 from edge_worker.plan import BACKOFF_LAST, Delivery, backoff, jittered, read_delivery, returning
@@ -27,6 +27,18 @@ REST_MAX = 5.0
 NO_COLLECTOR_PAUSE = 60.0
 """Seconds, after a destination has said that it takes no such signal."""
 
+FAULTS = (500, 501, 505)
+"""Answers that may be due to the record; other statuses from 500 on mean the way to the far end."""
+
+SUSPECT = 5
+"""Failures in a row of that kind, after which another record is tried."""
+
+BLAMED = 5
+"""Times that others were delivered and a record was not, after which it is dropped."""
+
+REFUSALS = 100
+"""Refusals in a row, after which it is not the records: they are no longer split to find the bad one."""
+
 
 class Source(Protocol):
     """What the forwarder needs of the spool."""
@@ -35,51 +47,39 @@ class Source(Protocol):
         """Return whether there is a record."""
 
     def batch(self, signal: Signal, limit: int) -> list[tuple[Record, bytes]]:
-        """Return the oldest records, of ``limit`` bytes together or one."""
+        """Return the first records, of ``limit`` bytes together or one."""
+
+    def append(self, signal: Signal, payload: bytes, payloads: int) -> None:
+        """Keep a record, behind the others."""
+
+    def postpone(self, record: Record) -> None:
+        """Put a record behind the others."""
 
     def remove(self, records: list[Record], reason: str | None = None) -> None:
         """Forget records, with the reason if they are dropped."""
 
 
-@dataclass
-class Lane:
-    """One signal on its way."""
-
-    signal: Signal
-    destination: Destination
-    wanted: bool | None
-    """None until the central side has said it: what there is waits."""
-    failures: int = 0
-    due: float = 0.0
-    """When to try again, on the monotonic clock."""
-    refusing: bool = False
-    """The last record was refused."""
-    tried: float = 0.0
-    """When it was its turn."""
-    singly: int = 0
-    """Records to send one by one, because together they were refused: one of them is bad."""
-
-
 class Forwarder:
-    """Owns the thread that sends."""
+    """Owns the threads that send."""
 
     def __init__(self, spool: Source, destinations: Mapping[Signal, Destination]) -> None:
-        self._spool = spool
-        self._lanes = [Lane(signal, to, None if to.central else True) for signal, to in destinations.items()]
+        self._lanes = [Lane(spool, signal, to) for signal, to in destinations.items()]
         self._told: bool | None = None
-        self._news = threading.Event()
-        self._closing = threading.Event()
-        self._end = float("inf")
-        """When to end at the latest, on the monotonic clock."""
-        self._thread = threading.Thread(target=self._run, name="outbox-forward", daemon=True)
+
+    @property
+    def failing(self) -> bool:
+        """Whether something cannot leave."""
+        return any(lane.failures for lane in self._lanes)
 
     def start(self) -> None:
         """Begin to send."""
-        self._thread.start()
+        for lane in self._lanes:
+            lane.thread.start()
 
     def stir(self) -> None:
         """There may be new records."""
-        self._news.set()
+        for lane in self._lanes:
+            lane.news.set()
 
     def told(self, wanted: bool) -> bool:
         """Heed whether the central side has a collector; return whether that is news."""
@@ -89,69 +89,130 @@ class Forwarder:
         for lane in self._lanes:
             if lane.destination.central:
                 lane.wanted, lane.due, lane.failures = wanted, 0.0, 0
-        self._news.set()
+        self.stir()
         return True
 
     def close(self, within: float) -> None:
         """Try each lane once more and end; blocks for ``within`` seconds at most."""
-        self._end = time.monotonic() + within
+        end = time.monotonic() + within
         for lane in self._lanes:
-            lane.due = 0.0
+            lane.close(end)
+        for lane in self._lanes:
+            lane.thread.join(max(0.0, end - time.monotonic()))
+
+
+class Lane:
+    """One signal on its way."""
+
+    def __init__(self, spool: Source, signal: Signal, destination: Destination) -> None:
+        self._spool = spool
+        self._signal = signal
+        self.destination = destination
+        self.wanted: bool | None = None if destination.central else True
+        """None until the central side has said it: what there is waits."""
+        self.failures = 0
+        self.due = 0.0
+        """When to try again, on the monotonic clock."""
+        self._refusals = 0
+        """In a row."""
+        self._dropping = False
+        """The last record was refused."""
+        self._singly = 0
+        """Records to send one by one, because together they were refused: one of them is bad."""
+        self._delivered = False
+        """Since a record was last blamed."""
+        self.news = threading.Event()
+        self._closing = threading.Event()
+        self._end = float("inf")
+        """When to end at the latest, on the monotonic clock."""
+        self.thread = threading.Thread(target=self._run, name=f"outbox-{signal}", daemon=True)
+
+    def close(self, end: float) -> None:
+        """Have it try once more, and end."""
+        self._end, self.due = end, 0.0
         self._closing.set()
-        self._news.set()
-        self._thread.join(within)
+        self.news.set()
 
     def _run(self) -> None:
         while (now := time.monotonic()) < self._end:
-            ready = [lane for lane in self._lanes if lane.wanted and self._spool.waits(lane.signal)]
-            due = [lane for lane in ready if lane.due <= now]
-            if due:
-                lane = min(due, key=lambda lane: lane.tried)
-                lane.tried = now
-                self._try(lane)
+            ready = self.wanted and self._spool.waits(self._signal)
+            if ready and self.due <= now:
+                self._try()
             elif self._closing.is_set():
                 return
             else:
-                self._news.wait(min((lane.due - now for lane in ready), default=None))
-                self._news.clear()
+                self.news.wait(self.due - now if ready else None)
+                self.news.clear()
 
-    def _try(self, lane: Lane) -> None:
+    def _try(self) -> None:
         try:
-            self._send(lane)
+            self._send()
         except Exception:
-            log.exception("telemetry (%s) could not be sent", lane.signal)
-            self._later(lane, Response(None, "a defect of the daemon"))
+            log.exception("telemetry (%s) could not be sent", self._signal)
+            self._later(Response(None, "a defect of the daemon"))
 
-    def _send(self, lane: Lane) -> None:
-        found = self._spool.batch(lane.signal, 0 if lane.singly else BATCH)
+    def _send(self) -> None:
+        # While it fails, one record is enough to find out.
+        found = self._spool.batch(self._signal, 0 if self._singly or self.failures else BATCH)
         if not found:
             return
         records = [record for record, _ in found]
         body = gzip.compress(b"".join(payload for _, payload in found), compresslevel=1)
         began = time.monotonic()
-        answer = lane.destination.send(body)
+        answer = self.destination.send(body)
         meaning = read_delivery(answer.status)
         if meaning is Delivery.LATER or meaning is Delivery.NOT_ALLOWED or meaning is Delivery.NO_COLLECTOR:
-            self._later(lane, answer)
+            self._later(answer)
+            if answer.status in FAULTS and self.failures >= SUSPECT and len(records) == 1:
+                self._suspect(*found[0], answer)
             return
-        if lane.failures:
-            log.info("telemetry (%s) is taken again", lane.signal)
-        lane.failures = 0
-        lane.singly = max(0, lane.singly - 1)
+        if self.failures:
+            log.info("telemetry (%s) is taken again", self._signal)
+        self.failures = 0
+        self._singly = max(0, self._singly - 1)
         if meaning is Delivery.TAKEN:
-            lane.refusing = False
+            self._refusals, self._dropping, self._delivered = 0, False, True
             self._spool.remove(records)
             self._closing.wait(min(time.monotonic() - began, REST_MAX))
         elif len(records) > 1:
-            lane.singly = len(records)
+            self._singly = len(records)
         else:
-            # Once, for this line is telemetry, too, and may be refused in its turn.
-            level = logging.DEBUG if lane.refusing else logging.WARNING
-            log.log(level, "telemetry (%s) was refused and is dropped: %s", lane.signal, answer.detail)
-            lane.refusing = True
-            self._spool.remove(records, "refused")
+            self._refused(*found[0], answer)
 
-    def _later(self, lane: Lane, answer: Response) -> None:
+    def _refused(self, record: Record, payload: bytes, answer: Response) -> None:
+        self._refusals += 1
+        if self._refusals >= REFUSALS or not self._split(record, payload):
+            self._drop(record, answer)
+
+    def _suspect(self, record: Record, payload: bytes, answer: Response) -> None:
+        """Let others go before a record that may be what the far end fails at: if so they are delivered."""
+        record.blamed += self._delivered
+        self._delivered = False
+        if record.blamed and self._split(record, payload):
+            return
+        if record.blamed >= BLAMED:
+            self._drop(record, answer)
+        else:
+            self._spool.postpone(record)
+
+    def _split(self, record: Record, payload: bytes) -> bool:
+        """Make two records of one, behind the others; return whether it has two parts."""
+        parts = otlp.halves(payload)
+        if parts is None:
+            return False
+        for part, payloads in zip(parts, (record.payloads // 2, -(-record.payloads // 2)), strict=True):
+            self._spool.append(self._signal, part, max(1, payloads))
+        self._spool.remove([record])
+        return True
+
+    def _drop(self, record: Record, answer: Response) -> None:
+        # Once, for this line is telemetry, too, and may be refused in its turn.
+        level = logging.DEBUG if self._dropping else logging.WARNING
+        log.log(level, "telemetry (%s) was refused and is dropped: %s", self._signal, answer.detail)
+        self._dropping = True
+        self._spool.remove([record], "refused")
+
+    def _later(self, answer: Response) -> None:
         draw = random.random()  # noqa: S311 - jitter, not a secret
         meaning = read_delivery(answer.status)
         if meaning is Delivery.NO_COLLECTOR:
@@ -159,12 +220,12 @@ class Forwarder:
         elif meaning is Delivery.NOT_ALLOWED:
             pause = jittered(BACKOFF_LAST, draw)
         elif answer.retry_after is not None:
-            pause = max(backoff(lane.failures, draw), returning(answer.retry_after, draw))
+            pause = max(backoff(self.failures, draw), returning(answer.retry_after, draw))
         else:
-            pause = backoff(lane.failures, draw)
+            pause = backoff(self.failures, draw)
         # The first failures of a restart or a network hiccup are not worth a warning each.
-        worth = lane.failures in ((2, 5) if meaning is Delivery.LATER else (0,)) or lane.failures % 20 == 19
+        worth = self.failures in ((2, 5) if meaning is Delivery.LATER else (0,)) or self.failures % 20 == 19
         text = "telemetry (%s) cannot be delivered: %s; keeping it and trying again (failure %d)"
-        log.log(logging.WARNING if worth else logging.DEBUG, text, lane.signal, answer.detail, lane.failures + 1)
-        lane.failures += 1
-        lane.due = float("inf") if self._closing.is_set() else time.monotonic() + pause
+        log.log(logging.WARNING if worth else logging.DEBUG, text, self._signal, answer.detail, self.failures + 1)
+        self.failures += 1
+        self.due = float("inf") if self._closing.is_set() else time.monotonic() + pause

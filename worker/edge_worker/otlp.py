@@ -101,6 +101,23 @@ def _items(body: bytes) -> int:
     return items
 
 
+def halves(body: bytes) -> tuple[bytes, bytes] | None:
+    """Return a request as two, of the first and of the other groups; None where it has no two."""
+    ends = []
+    at = 0
+    try:
+        while at < len(body):
+            length, start = varint(body, varint(body, at)[1])
+            at = start + length
+            ends.append(at)
+    except (ValueError, IndexError):
+        return None
+    if len(ends) < 2:
+        return None
+    middle = ends[len(ends) // 2 - 1]
+    return body[:middle], body[middle:]
+
+
 def partial_success(rejected: int, text: str) -> bytes:
     """Return a response of any signal that says that ``rejected`` items were not taken: nobody sends them again."""
     message = text.encode()

@@ -1,6 +1,6 @@
 """The outbox: all telemetry of the site on its way to the central side, or to a collector of its own.
 
-``put`` only appends to a queue in memory. One thread merges what waits there and spools it, another forwards it: so
+``put`` only appends to a queue in memory. One thread merges what waits there and spools it, others forward it: so
 neither a slow disk nor a dead network is felt by those who put.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edge_worker.destination import Destination
 from edge_worker.forwarding import Forwarder
-from edge_worker.otlp import SIGNALS, Signal
+from edge_worker.otlp import PARSED_MAX, SIGNALS, Signal
 from edge_worker.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,9 @@ MEMORY = 16 * 1024 * 1024
 RECORD = 1024 * 1024
 """Bytes to which payloads are merged."""
 
-LINGER, LINGER_LONG = 0.2, 2.0
-"""Seconds in which payloads gather before they are written; the longer while they cannot leave soon anyway."""
+LINGER, LINGER_LONG = 0.2, 3.0
+"""Seconds in which payloads gather before they are written; the longer while they cannot leave soon anyway. A kill of
+the daemon costs as much; what was waited for with ``written`` is safe."""
 
 BACKLOG = 1024 * 1024
 """Bytes from which on it is so: each file takes a whole block of the disk, so few larger ones hold more."""
@@ -40,6 +41,9 @@ RETRY = 5.0
 
 TELL = 60.0
 """Seconds between log lines about what was dropped."""
+
+FORGET_AFTER = 3600.0
+"""Seconds for which nobody has wanted it: one answer may be a replica's that was not told, or of a rollback."""
 
 CLOSE_WITHIN = 3.0
 """Seconds for a last attempt to deliver."""
@@ -63,6 +67,7 @@ class Outbox:
         self._bytes = 0
         self._waiters: list[Future[None]] = []
         self._wanted = {signal: signal in destinations for signal in SIGNALS}
+        self._unwanted_at: float | None = None
         self._central = [signal for signal, to in destinations.items() if to.central]
         self.on = bool(destinations)
         self._news = threading.Event()
@@ -129,6 +134,7 @@ class Outbox:
             return
         with self._lock:
             self._wanted.update(dict.fromkeys(self._central, wanted))
+            self._unwanted_at = None if wanted else time.monotonic()
         log.info("telemetry goes to the central side" if wanted else "the central side has no collector for telemetry")
         self._news.set()
 
@@ -155,7 +161,8 @@ class Outbox:
             if (now := time.monotonic()) >= due and self._tell(told):
                 due = now + TELL
             self._news.wait(RETRY if self._spool.memory else TELL)
-            closing = self._closing.wait(LINGER if self._spool.size < BACKLOG else LINGER_LONG)
+            behind = self._forwarder.failing or self._spool.size >= BACKLOG
+            closing = self._closing.wait(LINGER_LONG if behind else LINGER)
             self._news.clear()
         self._turn()
         self._tell(told)
@@ -168,8 +175,9 @@ class Outbox:
             self._spool.settle()
             for signal, payload, items in merged(taken):
                 self._spool.append(signal, payload, items)
-            for signal in self._central:
-                if not self._wanted[signal]:
+            since = self._unwanted_at
+            if since is not None and time.monotonic() - since >= FORGET_AFTER:
+                for signal in self._central:
                     self._spool.clear(signal)
         finally:
             with self._lock:
@@ -190,16 +198,21 @@ class Outbox:
 def merged(payloads: list[Payload]) -> list[Payload]:
     """Return the payloads in their order, those of a signal merged to at most ``RECORD`` bytes.
 
-    Serialized protobuf messages of one type, one after the other, are one message with the parts of both.
+    Serialized protobuf messages of one type, one after the other, are one message with the parts of both. One that was
+    too large to be parsed stays alone: where it is refused, nothing else is.
     """
     found: list[Payload] = []
     for signal in SIGNALS:
         parts: list[bytes] = []
         size = items = 0
         for _, payload, number in (entry for entry in payloads if entry[0] == signal):
-            if parts and size + len(payload) > RECORD:
+            alone = len(payload) > PARSED_MAX
+            if parts and (alone or size + len(payload) > RECORD):
                 found.append((signal, b"".join(parts), items))
                 parts, size, items = [], 0, 0
+            if alone:
+                found.append((signal, payload, number))
+                continue
             parts.append(payload)
             size += len(payload)
             items += number

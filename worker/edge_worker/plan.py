@@ -91,7 +91,7 @@ def read_delivery(status: int | None) -> Delivery:
         return Delivery.NOT_ALLOWED
     if status == 404:
         return Delivery.NO_COLLECTOR
-    return Delivery.BAD if status in (400, 413, 415) else Delivery.LATER
+    return Delivery.BAD if 400 <= status < 500 and status not in (408, 425, 429) else Delivery.LATER
 
 
 def read_retry_after(text: str | None) -> float | None:

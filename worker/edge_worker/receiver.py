@@ -41,7 +41,10 @@ LARGE = 1024 * 1024
 """Bytes, decompressed, of a body that is unusual."""
 
 CONNECTIONS = 256
-"""Open at once; a new one beyond them takes the place of the one that has been idle for longest."""
+"""Open at once; a new one beyond them takes the place of the one that has been idle for longest, or is slow."""
+
+SLOW = 2.0
+"""Seconds after which a request that has not come whole gives way."""
 
 RATE, BURST = 4 * 1024 * 1024, 32 * 1024 * 1024
 """Bytes a second, decompressed, over all tasks."""
@@ -56,6 +59,8 @@ class Receiver:
         self._allowance = Allowance(RATE, BURST)
         self._held = 0
         self._idle: dict[asyncio.StreamWriter, None] = {}
+        self._busy: dict[asyncio.StreamWriter, float] = {}
+        """Since when, on the monotonic clock."""
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         # Decompression and parsing, one body at a time: the event loop goes on, and memory is bounded.
@@ -79,10 +84,11 @@ class Receiver:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._open) >= CONNECTIONS:
-            if not self._idle:
+            victim = self._least()
+            if victim is None:
                 writer.transport.abort()
                 return
-            self._retire(next(iter(self._idle)))
+            self._retire(victim)
         self._open.add(writer)
         try:
             await Conversation(self, reader, writer).run()
@@ -96,12 +102,22 @@ class Receiver:
     def rest(self, writer: asyncio.StreamWriter, idle: bool) -> None:
         """Note that a connection waits for a request, or no longer."""
         if idle:
+            self._busy.pop(writer, None)
             self._idle[writer] = None
         else:
             self._idle.pop(writer, None)
+            self._busy[writer] = time.monotonic()
+
+    def _least(self) -> asyncio.StreamWriter | None:
+        """Return the connection that can be spared best; None where all are at work."""
+        if self._idle:
+            return next(iter(self._idle))
+        slowest = next(iter(self._busy), None)
+        return slowest if slowest is not None and self._busy[slowest] + SLOW < time.monotonic() else None
 
     def _retire(self, writer: asyncio.StreamWriter) -> None:
         self._idle.pop(writer, None)
+        self._busy.pop(writer, None)
         self._open.discard(writer)
         writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
@@ -125,6 +141,11 @@ class Receiver:
         if not self._outbox.wanted(signal):
             self._outbox.put(signal, b"")
             return b""
+        # A gzip stream ends with the size of what is in it, and is damaged where that is not true.
+        size = int.from_bytes(body[-4:], "little") if zipped else len(body)
+        if not self._allowance.take(min(size, UNZIPPED_MAX), time.monotonic()):
+            self._outbox.drop(signal, "rate_limit")
+            return otlp.partial_success(1, f"more than {RATE} bytes a second over all tasks: dropped")
         loop = asyncio.get_running_loop()
         try:
             payload, items = await loop.run_in_executor(self._parser, _parsed, signal, body, zipped)
@@ -132,9 +153,6 @@ class Receiver:
             raise Refusal(413, f"{error}; send smaller batches") from None
         except ValueError as error:
             raise Refusal(400, f"{error}; {USE}") from None
-        if not self._allowance.take(len(payload), time.monotonic()):
-            self._outbox.drop(signal, "rate_limit")
-            return otlp.partial_success(items, f"more than {RATE} bytes a second over all tasks: dropped")
         if not self._outbox.put(signal, payload):
             return otlp.partial_success(items, "the worker's outbox is full: dropped")
         return b""

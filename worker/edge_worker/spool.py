@@ -2,15 +2,18 @@
 
 A record is a serialized Export…ServiceRequest. The file's name is its number, signal and how many payloads were merged
 in it. gzip brings the checksum: a torn or damaged file is found when it is read. Nothing is synced, for small flash
-disks: a loss of power may cost the last seconds, and a record that is delivered at once never reaches the disk.
+disks: what is here outlives a kill of the daemon, but a loss of power may cost the last seconds. It takes half of the
+free space of its disk at most, for tasks need the rest.
 """
 
 from __future__ import annotations
 
+import errno
 import gzip
 import logging
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,7 +32,7 @@ RECORD_MAX = 32 * 1024 * 1024
 
 _BLOCK = 4096
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_NAME = re.compile(r"(\d{12,18})-(traces|metrics|logs)-(\d{1,9})\.otlp\.gz")
+_NAME = re.compile(r"(\d{12,15})-(traces|metrics|logs)-(\d{1,9})\.otlp\.gz")
 
 Drop = Callable[[Signal, str, int], None]
 
@@ -44,6 +47,8 @@ class Record:
     size: int
     """Bytes on disk, in whole blocks; in memory those of ``data``."""
     data: bytes | None = None
+    blamed: int = 0
+    """How often it could not be delivered while others could."""
 
     @property
     def name(self) -> str:
@@ -62,7 +67,7 @@ class Spool:
         self._records: dict[int, Record] = {}
         """By number, the oldest first."""
         self._used = 0
-        self._held: set[int] = set()
+        self._held: dict[Signal, set[int]] = {}
         """Records that are being sent: not dropped to make room."""
         self._next = 1
         self._opened = False
@@ -98,7 +103,7 @@ class Spool:
         found: list[tuple[Record, bytes]] = []
         total = 0
         with self._lock:
-            self._held = set()
+            held = self._held[signal] = set[int]()
             for record in [r for r in self._records.values() if r.signal == signal]:
                 payload = self._read(record)
                 if payload is None:
@@ -107,7 +112,7 @@ class Spool:
                 if found and total > limit:
                     break
                 found.append((record, payload))
-                self._held.add(record.number)
+                held.add(record.number)
                 if total >= limit:
                     break
         return found
@@ -118,6 +123,12 @@ class Spool:
             for record in records:
                 if record.number in self._records:
                     self._forget(record, reason)
+
+    def postpone(self, record: Record) -> None:
+        """Put a record behind the others, until the next start."""
+        with self._lock:
+            if self._records.pop(record.number, None) is not None:
+                self._records[record.number] = record
 
     def clear(self, signal: Signal) -> None:
         """Forget all records of a signal that nobody wants."""
@@ -135,6 +146,7 @@ class Spool:
             self._open()
         if not self._opened:
             return
+        self._make_room(0)
         for record in [r for r in self._records.values() if r.data is not None]:
             self._store(record)
             if self._failing:
@@ -165,7 +177,6 @@ class Spool:
         self._records = {record.number: record for record in (*found, *fresh)}
         self._next = max([first, self._next, *(number + 1 for number in self._records)])
         self._used = sum(record.size for record in found)
-        self._make_room(0)
         if found:
             log.info("outbox: %d records of telemetry, %d bytes, wait from before", len(found), self._used)
 
@@ -173,8 +184,11 @@ class Spool:
         """Bring a record from memory to the disk, if that can be."""
         assert record.data is not None
         need = -(-len(record.data) // _BLOCK) * _BLOCK
-        if not self._make_room(need):
+        if need > self._limit:
             self._forget(record, "spool_full")
+            return
+        if not self._make_room(need):
+            self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             return
         path = self._folder / record.name
         try:
@@ -209,19 +223,32 @@ class Spool:
 
     def _make_room(self, need: int) -> bool:
         """Drop the oldest records on disk until ``need`` bytes fit; return whether they do."""
-        if need > self._limit:
-            return False
-        for record in [r for r in self._records.values() if r.data is None and r.number not in self._held]:
-            if self._used + need <= self._limit:
-                break
+        if self._used + need <= self._bound():
+            return True
+        for record in self._loose(on_disk=True):
             self._forget(record, "spool_full")
-        return self._used + need <= self._limit
+            if self._used + need <= self._bound():
+                return True
+        return False
+
+    def _bound(self) -> int:
+        """Return how many bytes may be used now: of what others leave free on the disk at most half."""
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError:
+            return self._limit
+        return min(self._limit, (self._used + free) // 2)
 
     def _bound_memory(self) -> None:
-        for record in [r for r in self._records.values() if r.data is not None and r.number not in self._held]:
+        for record in self._loose(on_disk=False):
             if self.memory <= MEMORY:
                 return
             self._forget(record, "disk_failing")
+
+    def _loose(self, on_disk: bool) -> list[Record]:
+        """Return the records that are not being sent, and are on disk or not."""
+        held = set().union(*self._held.values())
+        return [r for r in self._records.values() if (r.data is None) is on_disk and r.number not in held]
 
     def _forget(self, record: Record, reason: str | None) -> None:
         del self._records[record.number]

@@ -172,12 +172,13 @@ def test_collector_of_the_site_is_used_and_neither_its_key_nor_the_token_gets_ou
     assert central.telemetry == []
 
 
-def test_central_side_without_a_collector_means_that_nothing_is_kept(central: FakeCentral, start: Start) -> None:
+def test_central_side_without_a_collector_means_that_nothing_more_is_kept(central: FakeCentral, start: Start) -> None:
     daemon = start()
     wait_for(lambda: "has no collector" in daemon.said, "a word", timeout=5, pause=0.02)
     send(daemon, "traces", "unwanted")
     central.wait_for(finished(central.offer(run_with_environment(TASK))))
-    assert spooled(daemon) == []
+    assert kept(daemon, "metrics") == []
+    assert not {"unwanted", "span of a user"} & set(kept(daemon, "traces"))
 
 
 def test_sdk_that_is_disabled_turns_all_of_it_off(central: FakeCentral, start: Start) -> None:

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 from edge_worker.allowance import Allowance
-from edge_worker.otlp import PARTS_MAX, SIGNALS, TooLarge, count, partial_success, unzip
+from edge_worker.otlp import PARSED_MAX, PARTS_MAX, SIGNALS, TooLarge, count, halves, partial_success, unzip
 from edge_worker.outbox import RECORD, merged
 from edge_worker.plan import Delivery, read_delivery
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -83,9 +83,27 @@ def test_bomb_takes_no_more_memory_than_the_limit() -> None:
 
 
 def test_payloads_of_a_signal_are_merged_in_their_order_to_a_bounded_size() -> None:
-    large = b"L" * RECORD
-    found = merged([("logs", b"a", 1), ("traces", b"b", 2), ("logs", b"c", 3), ("logs", large, 1), ("logs", b"d", 1)])
-    assert found == [("traces", b"b", 2), ("logs", b"ac", 4), ("logs", large, 1), ("logs", b"d", 1)]
+    part = b"L" * PARSED_MAX
+    many = [("logs", part, 1) for _ in range(RECORD // PARSED_MAX)]
+    found = merged([("logs", b"a", 1), ("traces", b"b", 2), ("logs", b"c", 3), *many, ("logs", b"d", 1)])  # type: ignore[list-item]
+    assert [(signal, len(payload), items) for signal, payload, items in found] == [
+        ("traces", 1, 2),
+        ("logs", 2 + 7 * PARSED_MAX, 11),
+        ("logs", 1 + PARSED_MAX, 2),
+    ]
+
+
+def test_payload_that_was_too_large_to_be_parsed_is_not_merged() -> None:
+    large = b"L" * (PARSED_MAX + 1)
+    found = merged([("logs", b"a", 1), ("logs", large, 1), ("logs", b"b", 1), ("logs", b"c", 1)])
+    assert found == [("logs", b"a", 1), ("logs", large, 1), ("logs", b"bc", 2)]
+
+
+def test_request_is_cut_in_half_between_its_groups() -> None:
+    groups = [spans(number) for number in (1, 200, 3)]
+    assert halves(b"".join(groups)) == (groups[0], groups[1] + groups[2])
+    for whole in (groups[1], b"", b"\xff" * 30, b"\x0a\x05x"):
+        assert halves(whole) is None
 
 
 def test_allowance_is_a_rate_with_a_burst() -> None:
@@ -106,10 +124,12 @@ def test_allowance_is_a_rate_with_a_burst() -> None:
         (400, Delivery.BAD),
         (413, Delivery.BAD),
         (415, Delivery.BAD),
+        (422, Delivery.BAD),
+        (431, Delivery.BAD),
         (401, Delivery.NOT_ALLOWED),
         (403, Delivery.NOT_ALLOWED),
         (404, Delivery.NO_COLLECTOR),
-        *((status, Delivery.LATER) for status in (None, 301, 408, 422, 429, 500, 502, 503, 504)),
+        *((status, Delivery.LATER) for status in (None, 301, 408, 425, 429, 500, 502, 503, 504)),
     ],
 )
 def test_answer_to_telemetry(status: int | None, meaning: Delivery) -> None:

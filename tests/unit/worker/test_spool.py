@@ -6,6 +6,7 @@ import gzip
 import os
 import random
 import resource
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -154,12 +155,13 @@ def test_foreign_files_are_left_alone(open_spool: Open, tmp_path: Path, caplog: 
     (folder / "readme").write_text("mine")
     (folder / "000000000001-traces-1.otlp.gz").mkdir()
     (folder / "000000000002-logs-1.otlp.gz").symlink_to("/etc/passwd")
+    (folder / f"{'9' * 18}-traces-1.otlp.gz").write_bytes(b"no record has such a number")
     found = open_spool()
     found.append("traces", b"x", 1)
     assert payloads(found) == [b"x"]
     assert payloads(found, "logs") == []
     assert (folder / "readme").read_text() == "mine"
-    assert caplog.text.count("left alone") == 3
+    assert caplog.text.count("left alone") == 4
 
 
 def test_file_that_vanishes_is_counted(open_spool: Open, tmp_path: Path, dropped: Counter[tuple[str, str]]) -> None:
@@ -217,13 +219,13 @@ def test_memory_is_bounded_while_the_disk_fails(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 128 KiB."""
+    """A file system of 256 KiB."""
     if os.geteuid() != 0:
         pytest.skip("only root mounts")
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
@@ -235,7 +237,7 @@ def test_full_disk_means_memory_until_there_is_room(
     open_spool: Open, small_disk: Path, dropped: Counter[tuple[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     ballast = small_disk / "ballast"
-    ballast.write_bytes(noise(100_000))
+    ballast.write_bytes(noise(250_000))
     found = open_spool(folder=small_disk / "outbox")
     for number in range(10):
         found.append("logs", b"%d" % number + noise(8000), 1)
@@ -248,6 +250,22 @@ def test_full_disk_means_memory_until_there_is_room(
     again = open_spool(folder=small_disk / "outbox")
     assert [payload[:1] for payload in payloads(again, "logs")] == [b"%d" % number for number in range(10)]
     assert not dropped
+
+
+def test_half_of_what_is_free_is_left_to_the_tasks_also_when_others_fill_the_disk(
+    open_spool: Open, small_disk: Path, dropped: Counter[tuple[str, str]]
+) -> None:
+    found = open_spool(folder=small_disk / "outbox")
+    for number in range(100):
+        found.append("logs", b"%d" % number + noise(3000), 1)
+        assert shutil.disk_usage(small_disk).free >= 128 * 1024
+    kept = 128 // 4
+    assert [payload[:2] for payload in payloads(found, "logs")] == [b"%d" % number for number in range(100 - kept, 100)]
+    assert dropped == {("logs", "spool_full"): 100 - kept}
+    found.batch("logs", 0)
+    (small_disk / "log of a task").write_bytes(noise(128 * 1024))
+    found.settle()
+    assert found.size == shutil.disk_usage(small_disk).free == 64 * 1024
 
 
 def test_read_only_disk_delivers_what_is_there(
