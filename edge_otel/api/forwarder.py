@@ -231,7 +231,7 @@ class Forwarder:
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         problem = f"it answers {response.status_code}"
         if response.is_success and body and not _is_otlp(kind, body):
-            problem = f"it answers {response.status_code}, but what it says ({kind!r}) is no OTLP: is the URL right?"
+            problem = f"it answers {response.status_code}, but what it says ({kind!r}) is no OTLP, as from a wrong URL"
             return _Answer(0, asked, b"", problem)
         return _Answer(response.status_code, asked, body, problem)
 
@@ -255,6 +255,8 @@ def _prepared(body: bytes, gzipped: bool, worker: str) -> tuple[int, bytes]:
 
 def _is_otlp(kind: str, body: bytes) -> bool:
     """Return whether a collector can have said this. A login page, say, has taken nothing."""
+    if len(body) > MAX_ANSWER:
+        return False
     if kind == "application/json":
         # Not what it was asked in, but some collectors do.
         return True

@@ -30,13 +30,17 @@ def collector(settings: Settings, environment: Mapping[str, str]) -> Collector |
 
     Raises ConfigurationInvalid where its headers cannot be sent.
     """
+    # The exporter of this process's spans adds these in every case.
+    standard, _ = (
+        _headers(name, environment.get(name, ""))
+        for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+    )
     if settings.otlp_endpoint:
         return Collector(settings.otlp_endpoint.rstrip("/"), _headers("[edge] otlp_headers", settings.otlp_headers))
     url = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     if not url or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf") != "http/protobuf":
         return None
-    name = "OTEL_EXPORTER_OTLP_HEADERS"
-    return Collector(url.rstrip("/"), _headers(name, environment.get(name, "")))
+    return Collector(url.rstrip("/"), standard)
 
 
 def _headers(option: str, text: str) -> dict[str, str]:

@@ -301,6 +301,7 @@ def test_what_the_collector_took_in_part_is_told(gateway, collector, token):
         # Whoever says this is no collector.
         (Answer(200, b"<html>Sign in</html>"), 1, 2),
         (Answer(200, b"\xff" * 200_000, {"Content-Type": "application/x-protobuf"}), 1, 2),
+        (Answer(200, b"x" * 1_000_000), 1, 2),
         (Answer(200, b"\n\x00", {"Content-Type": "text/html; charset=utf-8"}), 1, 2),
     ],
     ids=lambda value: f"{value.status} {value.body[:9]} {value.headers}" if isinstance(value, Answer) else "",
@@ -321,7 +322,7 @@ def test_a_collector_that_does_not_take_it_is_answered_503_with_when_to_come_aga
     told = [record for record in caplog.records if "takes no traces" in record.getMessage()]
     assert len(told) == 1
     assert f"it answers {answer.status}" in told[0].getMessage()
-    assert ("is the URL right?" in told[0].getMessage()) == (answer.status == 200)
+    assert ("wrong URL" in told[0].getMessage()) == (answer.status == 200)
     assert "-> 503" not in caplog.text
     assert HUSH not in caplog.text
     assert not any(HUSH in answer.text for answer in answers)

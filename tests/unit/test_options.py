@@ -99,7 +99,9 @@ def test_white_space_around_a_collectors_credential_is_not_part_of_it(value):
 @pytest.mark.parametrize(
     "text", ["a=HUSH%0Ax", "a=HUSH%0D%0Ab:c", "a=HUSH%00", "a=HUSH%7F", "a=HUSH%E2%82%AC", "a b=HUSH"]
 )
-@pytest.mark.parametrize("option", ["[edge] otlp_headers", "OTEL_EXPORTER_OTLP_HEADERS"])
+@pytest.mark.parametrize(
+    "option", ["[edge] otlp_headers", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"]
+)
 def test_headers_that_cannot_be_sent_are_refused_by_name_and_not_repeated(option, text):
     if option.startswith("OTEL"):
         settings, environment = Settings(), {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", option: text}
