@@ -29,7 +29,7 @@ MEMORY = 16 * 1024 * 1024
 RECORD = 1024 * 1024
 """Bytes to which payloads are merged."""
 
-LINGER, LINGER_LONG = 0.2, 3.0
+LINGER, LINGER_LONG = 0.2, 2.0
 """Seconds in which payloads gather before they are written; the longer while they cannot leave soon anyway. A kill of
 the daemon costs as much; what was waited for with ``written`` is safe."""
 

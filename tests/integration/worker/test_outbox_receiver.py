@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from edge_worker import conversation, receiver
+from edge_worker import conversation, otlp, receiver
 from edge_worker.outbox import Outbox
 from edge_worker.receiver import PORT_FILE, Receiver, listen
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -274,6 +274,26 @@ def test_busy_connections_are_not_hung_up_on_for_new_ones(
         for client in busy:
             client.sendall(body)
             assert client.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_requests_that_do_not_come_whole_give_way_to_new_ones(
+    url: str, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver, "CONNECTIONS", 3)
+    monkeypatch.setattr(receiver, "SLOW", 0.0)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            begin(stack.enter_context(socket.create_connection(address(url), timeout=5)), 100)
+        assert answers(url, keeper)
+
+
+def test_rate_is_judged_before_anything_is_unpacked(url: str, keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp, "unzip", None)
+    bomb = gzip.compress(payload("traces", "large", size=12_000_000))
+    monkeypatch.setattr(receiver.Allowance, "take", lambda *_: False)
+    headers = {**PROTOBUF, "Content-Encoding": "gzip"}
+    assert requests.post(f"{url}/v1/traces", bomb, headers=headers, timeout=10).status_code == 200
+    assert keeper.dropped == {("traces", "rate_limit"): 1}
 
 
 def test_port_is_kept_and_another_taken_where_it_is_in_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
