@@ -28,7 +28,8 @@ def judge_ending(
 
     ``error`` is what the process said of a failure around the task, ``stopped`` why this daemon ended it,
     ``task_state`` the state in which Airflow's supervisor left the task, where there is one, ``out_of_memory`` whether
-    the kernel has killed for that while the job ran. A task whose code failed still ends with 0: Airflow has been
+    the kernel has killed for that while the job ran: whom is not known, so a SIGKILL that a job got for another reason
+    in that time is taken for it. A task whose code failed still ends with 0: Airflow has been
     told, so the job succeeded, but the span has not. One that was killed ends with the signal, also when it was the
     task's process alone: Airflow's supervisor passes that on.
     """

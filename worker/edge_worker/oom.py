@@ -12,7 +12,7 @@ def kills(proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
     """Return the kills in this process's cgroup, where jobs run too; where it counts none, those of the machine.
 
     ``oom_kill`` of ``memory.events`` (cgroup v2) or ``memory.oom_control`` (v1), else of /proc/vmstat. None where the
-    system does not tell.
+    system does not tell. Which process it was is not counted.
     """
     for path in (*_cgroup_files(proc, cgroups), proc / "vmstat"):
         try:

@@ -69,7 +69,8 @@ class Pulse:
     async def beat(self, report: WorkerReport) -> WorkerReply:
         """Send a heartbeat; return the answer. Raises Fault."""
         sampled = report.state is not self._reported or random.random() < self._sampling()  # noqa: S311
-        carrier, begun, by = context.new_root(sampled), time.time(), self._transport.using
+        carrier, by = context.new_root(sampled), self._transport.using
+        begun = (time.time(), time.monotonic())
         subject.is_heartbeat(carrier)
         try:
             reply = await self._transport.beat(report, carrier)
@@ -82,10 +83,13 @@ class Pulse:
         self._reported = report.state
         return reply
 
-    def _judge(self, report: WorkerReport, carrier: Carrier, begun: float, by: str | None, fault: Fault | None) -> None:
-        now = time.time()
-        self._meters.heartbeat(now - begun, fault is None)
-        if plan.notable(context.sampled(carrier), fault is not None, now - begun):
+    def _judge(
+        self, report: WorkerReport, carrier: Carrier, begun: tuple[float, float], by: str | None, fault: Fault | None
+    ) -> None:
+        """``begun``: seconds since the epoch, and of the monotonic clock."""
+        start, seconds = begun[0], time.monotonic() - begun[1]
+        self._meters.heartbeat(seconds, fault is None)
+        if plan.notable(context.sampled(carrier), fault is not None, seconds):
             recorded = context.recorded(carrier)
             subject.is_heartbeat(recorded)
-            self._spans.heartbeat(recorded, begun, now, report.state.value, report.jobs_active, by, fault)
+            self._spans.heartbeat(recorded, start, start + seconds, report.state.value, report.jobs_active, by, fault)

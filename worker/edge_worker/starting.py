@@ -29,7 +29,7 @@ async def start(site: Site, folder: JobFolder, ticket: Ticket) -> Started:
         }
     )
     for attempt in range(1, ATTEMPTS + 1):
-        begun = time.time()
+        begun, ticks = time.time(), time.monotonic()
         error: str | None = None
         try:
             process: Started | None = await site.launcher.launch(folder)
@@ -37,11 +37,11 @@ async def start(site: Site, folder: JobFolder, ticket: Ticket) -> Started:
             error = str(failure)
             log.warning("job %s: launch %d of %d failed: %s", ticket.id, attempt, ATTEMPTS, error)
             process = folder.started()
-        now = time.time()
+        seconds = time.monotonic() - ticks
         if process is None:
             # The span of a launch that was right is made at the job's end: so it survives a kill of the daemon.
-            site.spans.launched(ticket, begun, now, site.launcher.mode, error)
-        site.meters.launched(now - begun, site.launcher.mode, error is None)
+            site.spans.launched(ticket, begun, begun + seconds, site.launcher.mode, error)
+        site.meters.launched(seconds, site.launcher.mode, error is None)
         if process is not None:
             log.info("job %s: started, pid %d", ticket.id, process.pid)
             return process
