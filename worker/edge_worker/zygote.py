@@ -10,6 +10,7 @@ that a fork copies no lock that somebody holds.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.util
@@ -57,6 +58,23 @@ def load_certificates() -> None:
     client.Client._get_ssl_context_cached(client.API_SSL_CA_FILE_PATH, client.API_SSL_CERT_PATH)
 
 
+def load_tracing() -> None:
+    """Have done once what each job's tracer provider would do anew: find the exporter among the entry points of all
+    packages, and import what it and the SDK import at their first use."""
+    from airflow.settings import configure_otel
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+
+    tracing = sys.modules[configure_otel.__module__]
+    tracing.entry_points = functools.cache(tracing.entry_points)  # type: ignore[attr-defined]
+    tracing.entry_points(group="opentelemetry_traces_exporter", name=os.environ.get("OTEL_TRACES_EXPORTER", "otlp"))
+    span = TracerProvider(shutdown_on_exit=False).get_tracer(__name__).start_span("first")
+    span.end()
+    encode_spans([span])  # type: ignore[list-item]
+    OTLPSpanExporter(endpoint="http://127.0.0.1:9/v1/traces").shutdown()  # type: ignore[no-untyped-call]
+
+
 def load_task_run() -> ModuleType:
     """Return the module beside this file, which is not on the path."""
     spec = importlib.util.spec_from_file_location("edge_task_run", Path(__file__).with_name("task_run.py"))
@@ -83,6 +101,9 @@ def preload() -> None:
                 importlib.import_module(name)
         with contextlib.suppress(Exception):
             load_certificates()
+        if mine is not None:
+            with contextlib.suppress(Exception):
+                load_tracing()
     finally:
         if mine is None:
             del os.environ[OTEL_ON]
