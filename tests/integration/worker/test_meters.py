@@ -85,15 +85,13 @@ def test_all_of_the_catalogue_is_emitted_and_nothing_else(
     collecting: FakeCentral, start: Start, tmp_path: Path
 ) -> None:
     central, known = collecting, {metric.name: metric for metric in names.WORKER}
-    refused: list[Call] = []
 
-    def refuse_first_traces(call: Call) -> Any:
-        if call.path.endswith("/v2/otlp/v1/traces") and not refused:
-            refused.append(call)
+    def refuse_traces(call: Call) -> Any:
+        if call.path.endswith("/v2/otlp/v1/traces"):
             return Answer(400, {"error": "NotOtlp", "detail": "because the test says so", "error_id": "e-1"})
         return None
 
-    central.faults.append(refuse_first_traces)
+    central.faults.append(refuse_traces)
     env = {**with_facts(tmp_path, FACTS), "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=plant"}
     env["OTEL_BSP_SCHEDULE_DELAY"] = "50"
     daemon = start(env=env, facts_function="site_facts:read")
