@@ -156,7 +156,8 @@ def test_its_environment_has_nothing_of_the_daemons_own(make: Make, monkeypatch:
     monkeypatch.setenv("SITE", "plant")
     users = make(
         "def read():\n    return {'site': os.environ['SITE'], 'seen': ' '.join(k for k in os.environ if"
-        " k.startswith(('EDGE_WORKER_', 'OTEL_EXPORTER_'))), 'loaded': 'edge_worker' in sys.modules or 'pydantic' in sys.modules}"
+        " k.startswith(('EDGE_WORKER_', 'OTEL_EXPORTER_'))),"
+        " 'loaded': 'edge_worker' in sys.modules or 'pydantic' in sys.modules}"
     )
     ask(users, lambda: latest(users) is not None)
     assert latest(users) == {"site": "plant", "seen": "", "loaded": False}
