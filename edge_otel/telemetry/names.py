@@ -150,7 +150,8 @@ PROCESS = Span(
     (*_JOB, OPERATION_TYPE, *_ENDED, JOB_LAUNCH_MODE, EXIT_CODE, JOB_CPU_TIME, JOB_MEMORY_PEAK), by_queue=True,
 )
 LAUNCH = Span(
-    "launch", "INTERNAL", "process", "edge-worker", "From the order to the running process; one for each attempt.",
+    "launch", "INTERNAL", "process", "edge-worker",
+    "From the confirmed offer to the running process, told at the job's end; or one attempt that failed.",
     (JOB_ID, JOB_LAUNCH_MODE, ERROR_TYPE),
 )
 SHIP_LOG = Span(
