@@ -143,15 +143,25 @@ def test_airflow_migrates_our_tables_with_its_own(empty, engine, tmp_path):
         executor="edge_otel.executor.EdgeExecutor",
         keys=Secrets(),
     )
-    at_once = 2 if empty.startswith("postgresql") else 1
-    logs = [(tmp_path / f"migrate-{n}.log") for n in range(at_once)]
-    migrations = [start_migration(env, log) for log in logs]
-    codes = [one.wait(240) for one in migrations]
-    assert codes == [0] * at_once, "\n".join(log.read_text()[-3000:] for log in logs)
+    run_migrations(env, tmp_path / "first.log")
     assert tables(engine) > OURS | {"dag_run", "task_instance"}
+    if empty.startswith("postgresql"):
+        # Two at once, as of two schedulers that start: on tables of Airflow's that are there, since Airflow itself
+        # may refuse one of two that make its own.
+        with Session(engine) as session, engine.begin() as connection:
+            EdgeDBManager(session).drop_tables(connection)
+        assert not tables(engine) & OURS
+        run_migrations(env, tmp_path / "one.log", tmp_path / "other.log")
     with Session(engine) as session:
         check_migrated(session)
     assert rows_of_edge3(engine) == before
+
+
+def run_migrations(env: dict[str, str], *logs: Path) -> None:
+    """Run ``airflow db migrate`` once for each log, at once, to success."""
+    migrations = [start_migration(env, log) for log in logs]
+    codes = [one.wait(240) for one in migrations]
+    assert codes == [0] * len(logs), "\n".join(log.read_text()[-3000:] for log in logs)
 
 
 def start_migration(env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from conftest import Start, finished, workload
@@ -282,7 +283,7 @@ def test_offers_that_do_not_fit_are_declined_at_once(central: FakeCentral, start
     channel = connected(central)
 
     def offer_anyway(slots: int) -> FakeJob:
-        job = FakeJob({**template.offer, "task_instance_id": template.id[:-1] + str(slots), "concurrency_slots": slots})
+        job = FakeJob({**template.offer, "task_instance_id": str(uuid4()), "concurrency_slots": slots})
         central.jobs[job.id] = job
         channel.send(type="job", **job.offer)
         return job
