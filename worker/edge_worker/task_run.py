@@ -156,14 +156,6 @@ def attend(seen: dict[str, str]) -> None:
         kind.wait = attended
 
 
-def start_tracing() -> None:
-    """Make Airflow's tracer provider in a fork. Not before it: a provider has a thread, which would be left behind."""
-    from airflow.configuration import conf
-    from airflow.settings import configure_otel
-
-    configure_otel(conf)
-
-
 def execute(workload: str, server: str | None) -> tuple[int, str | None]:
     """Run a workload (JSON) of any kind by Airflow's own supervisors; return the exit code and the task's state."""
     from airflow.executors.base_executor import BaseExecutor
@@ -178,7 +170,7 @@ def execute(workload: str, server: str | None) -> tuple[int, str | None]:
     return code, seen.get("task_state")
 
 
-def run(folder: Path, forked: bool = False) -> int:
+def run(folder: Path) -> int:
     """Run the job of ``folder``, which this process has claimed; return the exit code, written to the folder too."""
     order = json.loads((folder / "launch.json").read_bytes())
     os.environ.update(order["env"])
@@ -189,10 +181,6 @@ def run(folder: Path, forked: bool = False) -> int:
     log_file = Path(order["log_file"]) if order["log_file"] else None
     code, state, error, lines = 1, None, None, []
     try:
-        if forked:
-            # Whatever is wrong with tracing, the task runs.
-            with contextlib.suppress(Exception):
-                start_tracing()
         name_host(order["worker"])
         code, state = execute(workload, order["server"])
     except BaseException as failure:  # noqa: BLE001 - whatever it was, the log must tell

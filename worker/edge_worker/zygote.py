@@ -3,14 +3,13 @@
 Run by the task interpreter, in which edge_worker need not be installed: standard library and Airflow only.
 
 It reads job folders as JSON lines from stdin and writes what becomes of them as JSON lines to stdout. When stdin
-closes it goes as soon as its last child has ended: children never depend on the daemon. There are no threads here, so
-that a fork copies no lock that somebody holds.
+closes it goes as soon as its last child has ended: children never depend on the daemon. There are no threads here but
+the SDK's, which knows of forks, so that a fork copies no lock that somebody holds.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import importlib
 import importlib.util
@@ -18,6 +17,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import sys
 import threading
 import time
@@ -58,21 +58,20 @@ def load_certificates() -> None:
     client.Client._get_ssl_context_cached(client.API_SSL_CA_FILE_PATH, client.API_SSL_CERT_PATH)
 
 
-def load_tracing() -> None:
-    """Have done once what each job's tracer provider would do anew: find the exporter among the entry points of all
-    packages, and import what it and the SDK import at their first use."""
-    from airflow.settings import configure_otel
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import TracerProvider
+def start_tracing() -> None:
+    """Make Airflow's tracer provider for all jobs. In each fork the SDK starts the thread of its own that exports.
 
-    tracing = sys.modules[configure_otel.__module__]
-    tracing.entry_points = functools.cache(tracing.entry_points)  # type: ignore[attr-defined]
-    tracing.entry_points(group="opentelemetry_traces_exporter", name=os.environ.get("OTEL_TRACES_EXPORTER", "otlp"))
-    span = TracerProvider(shutdown_on_exit=False).get_tracer(__name__).start_span("first")
-    span.end()
-    encode_spans([span])  # type: ignore[list-item]
-    OTLPSpanExporter(endpoint="http://127.0.0.1:9/v1/traces").shutdown()  # type: ignore[no-untyped-call]
+    The HTTP client's first use is had here too, by a request that nobody takes: it is half the cost of an export.
+    """
+    import requests
+    from airflow.configuration import conf
+    from airflow.settings import configure_otel
+
+    configure_otel(conf)
+    with socket.socket() as nobody, contextlib.suppress(requests.RequestException):
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        requests.post(url, b"", proxies={"no_proxy": "127.0.0.1"}, timeout=1)
 
 
 def load_task_run() -> ModuleType:
@@ -87,11 +86,9 @@ def load_task_run() -> ModuleType:
 
 
 def preload() -> None:
-    """Import all that a supervisor and a task runner need, without starting a tracer provider.
-
-    A provider's export thread would not survive the forks: each child makes its own.
-    """
+    """Import all that a supervisor and a task runner need."""
     mine = os.environ.get(OTEL_ON)
+    # Airflow makes the provider when it is imported, and fails if it cannot. Whatever is wrong with tracing, tasks run.
     os.environ[OTEL_ON] = "False"
     try:
         for name in NEEDED:
@@ -101,9 +98,6 @@ def preload() -> None:
                 importlib.import_module(name)
         with contextlib.suppress(Exception):
             load_certificates()
-        if mine is not None:
-            with contextlib.suppress(Exception):
-                load_tracing()
     finally:
         if mine is None:
             del os.environ[OTEL_ON]
@@ -189,7 +183,7 @@ class Zygote:
             # Else a task's own children would hold the pipes, and neither side would see the other's end.
             for descriptor in (self.orders, self.answers, self.wake_read, self.wake_write):
                 os.close(descriptor)
-            code = self.task_run.run(folder, forked=True)
+            code = self.task_run.run(folder)
         except BaseException:  # noqa: BLE001 - a child must never fall into its parent's loop
             with contextlib.suppress(Exception):
                 traceback.print_exc()
@@ -236,6 +230,9 @@ def main() -> None:
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate()[1:])
         sys.stderr.write(f"threads were started on import and will not exist in jobs: {names}\n")
+    if OTEL_ON in os.environ:
+        with contextlib.suppress(Exception):
+            start_tracing()
     # Objects that exist now are never collected in a child, so their pages stay shared.
     gc.collect()
     gc.freeze()

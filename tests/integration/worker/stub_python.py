@@ -68,12 +68,12 @@ def main() -> None:
     module = load(arguments[0])
     task_run = module if Path(arguments[0]).name == "task_run.py" else module.load_task_run()
     task_run.execute = execute
-    task_run.start_tracing = lambda: None
     task_run.name_host = lambda name: None
     if module is not task_run:
         if os.environ.get("STUB_ZYGOTE_FAILS"):
             sys.exit("this zygote cannot start")
         module.preload = lambda: None
+        module.start_tracing = lambda: None
         module.load_task_run = lambda: task_run
     module.main()
 
