@@ -35,4 +35,4 @@ class Sizes:
     job_seconds: float = size(2.0, "for which each of them runs")
     connects_per_second: float = size(50.0, "while the fleet grows")
     restart_at: int = size(500, "step at which the API process is killed and started again")
-    telemetry_rounds: int = size(3, "runs of the mapped tasks in each state of the collector")
+    telemetry_rounds: int = size(5, "runs of the mapped tasks in each state of the collector")

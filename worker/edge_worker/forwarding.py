@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 BATCH = 1024 * 1024
 """Bytes of one request, before compression; a larger record goes alone."""
 
+GATHER = 1.0
+"""Seconds of rest after a delivery that left nothing: a request costs the central side much the same, however full."""
+
 REST_MAX = 5.0
-"""Seconds of rest at most after a delivery: it rests as long as that took, so that a backlog does not fill the link."""
+"""Seconds of rest at most after another: it rests as long as that took, so that a backlog does not fill the link."""
 
 NO_COLLECTOR_PAUSE = 60.0
 """Seconds, after a destination has said that it takes no such signal."""
@@ -173,7 +176,8 @@ class Lane:
         if meaning is Delivery.TAKEN:
             self._refusals, self._dropping, self._delivered = 0, False, True
             self._spool.remove(records)
-            self._closing.wait(min(time.monotonic() - began, REST_MAX))
+            rest = min(time.monotonic() - began, REST_MAX)
+            self._closing.wait(rest if self._spool.waits(self._signal) else max(rest, GATHER))
         elif len(records) > 1:
             self._singly = len(records)
         else:

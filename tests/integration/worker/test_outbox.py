@@ -284,6 +284,20 @@ def test_records_are_merged_to_few_requests_of_bounded_size(
     assert max(len(sent.payload) for sent in central.telemetry) <= forwarding.BATCH
 
 
+def test_what_comes_after_a_delivery_gathers_for_the_next_request(
+    central: FakeCentral, open_outbox: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "GATHER", 3.0)
+    box = open_outbox()
+    box.put("traces", payload("traces", "first"))
+    wait_for(lambda: names(central, "traces") and box.size == 0, "the first", timeout=5, pause=0.01)
+    for number in range(3):
+        box.put("traces", payload("traces", f"span {number}"))
+        wait_for(lambda n=number: len(files(tmp_path)) == n + 1, "its file", timeout=5, pause=0.01)
+    central.wait_for(lambda: len(central.telemetry) == 2)
+    assert central.telemetry[1].names == ["span 0", "span 1", "span 2"]
+
+
 def test_backlog_gathers_to_fewer_files(open_outbox: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "BACKLOG", 4096)
     monkeypatch.setattr(outbox, "LINGER_LONG", 0.3)
