@@ -13,6 +13,7 @@ import pytest
 from airflow_database import use
 
 if TYPE_CHECKING:
+    from far_collector import FarCollector
     from replicas import Replicas
     from served import Api, StartApi
 
@@ -185,3 +186,57 @@ def no_task_instances(database: NewSession) -> Iterator[None]:
     yield
     with database() as session:
         clear(session)
+
+
+@pytest.fixture(scope="module")
+def lasting_gateway() -> Iterator[tuple[FarCollector, Api]]:
+    """A collector, and the API in front of it."""
+    from far_collector import FarCollector
+    from gateways import settings_for
+    from served import Api
+
+    from edge_otel.api.app import create_app
+    from edge_otel.settings import LogFolder
+
+    far = FarCollector()
+    api = Api(create_app(settings_for(f"{far.url}/"), LogFolder(Path(os.devnull), 0o755, 0o644)), channels=True)
+    yield far, api
+    api.stop()
+    far.stop()
+
+
+@pytest.fixture
+def collector(lasting_gateway: tuple[FarCollector, Api]) -> Iterator[FarCollector]:
+    """A collector that takes everything, until a test tells it otherwise."""
+    from far_collector import taken
+
+    far, _ = lasting_gateway
+    yield far
+    far.release()
+    far.got, far.answer = [], taken
+
+
+@pytest.fixture
+def gateway(lasting_gateway: tuple[FarCollector, Api], collector: FarCollector, database: NewSession) -> Api:
+    """The API in front of the collector, for tests after which it is as before."""
+    return lasting_gateway[1]
+
+
+@pytest.fixture
+def serve_gateway(start_api: StartApi) -> Callable[..., Api]:
+    """Starts an API with a collector of the test's own."""
+    from gateways import settings_for
+
+    def start(url: str, **options: Any) -> Api:
+        return start_api(channels=True, **vars(settings_for(url, **options)))
+
+    return start
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a collector less long than in production."""
+    from edge_otel.api import forwarder
+
+    monkeypatch.setattr(forwarder, "ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr(forwarder, "PROBE_WITHIN", 0.2)
