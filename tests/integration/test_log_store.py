@@ -130,7 +130,7 @@ def test_the_same_push_from_many_connections_at_once_is_stored_once(database, jo
     assert stored(database, job_id) == b"piece\n"
 
 
-def test_appending_while_the_job_is_purged_leaves_nothing_behind(database, job_id):
+def test_a_log_that_is_appended_to_while_its_job_is_purged_is_purged_after_it(database, job_id):
     with database() as session:
         jobs.record_report(jobs.lock(session, job_id), JobState.SUCCESS, 1, NOW)
 
@@ -157,6 +157,7 @@ def test_appending_while_the_job_is_purged_leaves_nothing_behind(database, job_i
     assert not any(one.exception() for one in sent)
     with database() as session:
         assert session.get(Job, job_id) is None
+        assert not logs.purge(session, logs.Homes(), NOW + SECOND)
         assert session.scalar(select(func.count()).select_from(LogChunk)) == 0
 
 
