@@ -174,6 +174,9 @@ class Log(Base):
     that (its task was deferred) is none again, and the remote log may hold its beginning."""
     upload_at: Mapped[datetime | None]
     """Before this, no other attempt at the upload."""
+    uploaded: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """What the remote log has: ``done``, bytes by claim number; and ``begun``, the same after an attempt of which it
+    is not known yet what came of it."""
     export_due: Mapped[bool] = mapped_column(Boolean, default=True)
     """There are bytes, or an end, that were not sent as OTLP log records."""
     export_at: Mapped[datetime | None]

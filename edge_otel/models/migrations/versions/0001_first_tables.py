@@ -131,6 +131,7 @@ def upgrade() -> None:
         sa.Column("changed_at", UtcDateTime(), nullable=False),
         sa.Column("upload", sa.String(length=8), nullable=False),
         sa.Column("upload_at", UtcDateTime(), nullable=True),
+        sa.Column("uploaded", sa.JSON(), nullable=False),
         sa.Column("export_due", sa.Boolean(), nullable=False),
         sa.Column("export_at", UtcDateTime(), nullable=True),
         sa.Column("exported", sa.JSON(), nullable=False),
