@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
@@ -18,7 +19,8 @@ from edge_otel.api.body_limit import BodyLimit
 from edge_otel.api.farewell import on_signals
 from edge_otel.api.forwarder import Forwarder
 from edge_otel.api.hub import Hub
-from edge_otel.api.log_files import Sweep
+from edge_otel.api.log_files import Writer
+from edge_otel.api.log_sweep import Sweep, homes
 from edge_otel.api.timing import Timing
 from edge_otel.errors import NotMigrated
 from edge_otel.models import fleet
@@ -41,11 +43,12 @@ def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
     """Return the Edge API. Its lifespan starts and stops what works between requests."""
     app = FastAPI(title="edge-otel Edge API", version=__version__, description=_DESCRIPTION, lifespan=_lifespan)
     app.state.settings = settings
-    app.state.log_folder = log_folder
+    app.state.log_writer = Writer(log_folder)
     app.state.authenticator = Authenticator(settings.accept_shared_secret_tokens)
     app.state.fleet = metrics.Fleet()
     collector = central.collector(settings, os.environ)
     app.state.forwarder = Forwarder(collector)
+    app.state.exports_logs = settings.otlp_task_logs and collector is not None
     app.state.spans = central.recorder("edge-api", collector)
     app.add_middleware(BodyLimit)
     app.add_middleware(Timing)
@@ -61,8 +64,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(_prepare)
     await run_in_threadpool(state.spans.load)
     await state.forwarder.start()
-    hub = state.hub = Hub(state.settings, state.log_folder, state.spans)
-    sweep = asyncio.create_task(Sweep(state.log_folder).run(), name="edge-log-sweep")
+    writer = state.log_writer
+    hub = state.hub = Hub(state.settings, writer, state.spans)
+    retention = timedelta(days=state.settings.log_retention)
+    sweep = asyncio.create_task(Sweep(writer, homes(exports=state.exports_logs), retention).run(), name="edge-log-sweep")
     hub.start()
 
     def leave() -> None:
@@ -79,6 +84,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.fleet.close()
         await run_in_threadpool(state.spans.close)
         await asyncio.gather(sweep, return_exceptions=True)
+        await run_in_threadpool(writer.close)
 
 
 def _prepare() -> None:

@@ -18,6 +18,8 @@ from edge_otel.state import FINISHED
 ABOUT = ("dag_id", "task_id", "run_id", "map_index", "try_number", "queue", "worker", "team")
 """What a log's row says of its job."""
 
+READ_CHUNKS = 8
+"""Most chunks that are in memory at once: they have half a megabyte each, unless administrators made them larger."""
 PURGE_LIMIT, PURGE_CHUNKS = 200, 500
 """Most rows that one purge of logs removes: a chunk may have half a megabyte."""
 
@@ -25,14 +27,19 @@ PURGE_LIMIT, PURGE_CHUNKS = 200, 500
 def cursor(session: Session, job_id: str, claim: int) -> int:
     """Return how many bytes of this claim's log are stored."""
     stored = session.scalar(
-        select(func.max(LogChunk.offset + LogChunk.length)).where(LogChunk.job_id == job_id, LogChunk.claim == claim)
+        select(LogChunk.offset + LogChunk.length)
+        .where(LogChunk.job_id == job_id, LogChunk.claim == claim)
+        .order_by(LogChunk.offset.desc())
+        .limit(1)
     )
-    return int(stored or 0)
+    return stored or 0
 
 
-def stored_bytes(session: Session, job_id: str) -> int:
-    """Return how many bytes of the job's log are stored, of all claims."""
-    return int(session.scalar(select(func.sum(LogChunk.length)).where(LogChunk.job_id == job_id)) or 0)
+def lengths(session: Session, job_id: str) -> dict[int, int]:
+    """Return how many bytes are stored of each claim, in the order in which they make the log."""
+    end = func.max(LogChunk.offset + LogChunk.length)
+    query = select(LogChunk.claim, end).where(LogChunk.job_id == job_id).group_by(LogChunk.claim)
+    return {claim: int(length) for claim, length in session.execute(query.order_by(LogChunk.claim))}
 
 
 class Appended(NamedTuple):
@@ -73,13 +80,50 @@ def push(session: Session, job: Job, data: bytes, pushed_at: datetime) -> int:
     return len(data)
 
 
-def read(session: Session, job_id: str, claim: int | None = None) -> Iterator[bytes]:
-    """Yield the bytes of a job's log in order, of one claim or of all."""
-    query = select(LogChunk.data).where(LogChunk.job_id == job_id).order_by(LogChunk.claim, LogChunk.offset)
-    if claim is not None:
-        query = query.where(LogChunk.claim == claim)
-    for data in session.scalars(query.execution_options(yield_per=16)):
-        yield zlib.decompress(data)
+class Piece(NamedTuple):
+    """Bytes that follow each other in one claim's log."""
+
+    claim: int
+    offset: int
+    data: bytes
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """The claim, and the byte after these."""
+        return self.claim, self.offset + len(self.data)
+
+
+def pieces(session: Session, job_id: str, claim: int = 0, offset: int = 0) -> list[Piece]:
+    """Return the next bytes of a log, from a byte of a claim on: READ_CHUNKS pieces at most, none at its end."""
+    of_claim = (LogChunk.job_id == job_id) & (LogChunk.claim == claim)
+    first = select(func.max(LogChunk.offset)).where(of_claim, LogChunk.offset <= offset).scalar_subquery()
+    query = (
+        select(LogChunk.claim, LogChunk.offset, LogChunk.data)
+        .where(LogChunk.job_id == job_id, LogChunk.claim >= claim)
+        .where((LogChunk.claim > claim) | (LogChunk.offset >= func.coalesce(first, 0)))
+        .order_by(LogChunk.claim, LogChunk.offset)
+        .limit(READ_CHUNKS)
+    )
+    found = [Piece(of, start, zlib.decompress(data)) for of, start, data in session.execute(query)]
+    if found and found[0].claim == claim and (known := offset - found[0].offset) > 0:
+        found[0] = Piece(claim, offset, found[0].data[known:])
+    # Where the log ends at the given byte.
+    return [piece for piece in found if piece.data]
+
+
+def read(session: Session, job_id: str) -> Iterator[bytes]:
+    """Yield the bytes of a job's log in order."""
+    end = (0, 0)
+    while found := pieces(session, job_id, *end):
+        yield from (piece.data for piece in found)
+        end = found[-1].end
+
+
+def mark_written(session: Session, job_id: str, now: datetime) -> None:
+    """Note that the log's file stands, whole; a remote log is to have it next. A job without a byte has no log."""
+    log = session.get(Log, job_id)
+    if log is not None:
+        log.changed_at, log.upload, log.upload_at = now, "due", None
 
 
 def all_here(session: Session, job: Job) -> bool:

@@ -97,7 +97,9 @@ def test_each_claim_has_a_log_of_its_own_and_they_are_read_in_order(database, jo
         claim(session, session.get(Worker, "w"), NOW)
     with database() as session:
         assert logs.append(session, jobs.lock(session, job_id), 2, 0, b"second run\n").cursor == 11
-        assert b"".join(logs.read(session, job_id, 1)) == b"first run\n"
+        assert logs.lengths(session, job_id) == {1: 10, 2: 11}
+        assert logs.pieces(session, job_id, 2, 7) == [(2, 7, b"run\n")]
+        assert logs.pieces(session, job_id, 1, 10) == [(2, 0, b"second run\n")]
     assert stored(database, job_id) == b"first run\nsecond run\n"
 
 
