@@ -66,8 +66,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await state.forwarder.start()
     writer = state.log_writer
     hub = state.hub = Hub(state.settings, writer, state.spans)
-    retention = timedelta(days=state.settings.log_retention)
-    sweep = asyncio.create_task(Sweep(writer, homes(exports=state.exports_logs), retention).run(), name="edge-log-sweep")
+    looks = Sweep(writer, homes(exports=state.exports_logs), timedelta(days=state.settings.log_retention))
+    sweep = asyncio.create_task(looks.run(), name="edge-log-sweep")
     hub.start()
 
     def leave() -> None:
