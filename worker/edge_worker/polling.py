@@ -24,6 +24,7 @@ from edge_worker.faults import REFUSALS, Rewind, Unreachable
 from edge_worker.journal import Ticket
 from edge_worker.plan import Answer, read_answer, read_retry_after
 from edge_worker.settings import Settings
+from edge_worker.shipping import Stored
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 20.0
 """Seconds. A dead link is noticed by these; nothing but the call itself waits for them."""
@@ -127,10 +128,10 @@ class Polling:
         path = "v1/jobs/state/" + "/".join(quote(str(part), safe="") for part in key)
         await self._in("jobs", lambda: self._call("PATCH", path, body=report, carrier=ticket.span or None))
 
-    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> tuple[int, int]:
-        """Send log bytes from offset ``start``; return the server's cursor and the status. Raises Rewind on a gap."""
+    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> Stored:
+        """Send log bytes from offset ``start``. Raises Rewind on a gap."""
 
-        def call() -> tuple[int, int]:
+        def call() -> Stored:
             headers = {
                 CLAIM_HEADER: str(ticket.claim),
                 "Content-Range": f"bytes {start}-{start + len(body) - 1}/*",
@@ -142,7 +143,7 @@ class Polling:
             answer = self._call(
                 "PATCH", f"v2/jobs/{ticket.id}/log", data=data, headers=headers, carrier=ticket.span or None
             )
-            return _cursor(answer), answer.status_code
+            return Stored(_cursor(answer), answer.status_code, len(data))
 
         return await self._in("logs", call)
 
