@@ -22,9 +22,10 @@ from typing import Any
 import uvicorn
 from airflow_database import use
 
-from edge_otel.api import assigner, pulse, recorder
+from edge_otel.api import assigner, log_files, pulse, recorder, v2_logs
 from edge_otel.api.app import create_configured_app
 from edge_otel.api.hub import Hub
+from edge_otel.models import logs
 from edge_otel.state import FINISHED, JobState
 
 Work = Callable[..., Any]
@@ -68,12 +69,45 @@ def _around_reports(fatal: Callable[[list[Any]], bool], *, committed: bool) -> C
     return wrap
 
 
+def _after_append(append: Work) -> Work:
+    """Not the first one: a part of the log is stored."""
+
+    def work(session: Any, job: Any, claim: int, offset: int, data: bytes) -> Any:
+        appended = append(session, job, claim, offset, data)
+        if offset > 0:
+            die()
+        return appended
+
+    return work
+
+
+def _after_append_committed(append: Work) -> Work:
+    def work(job_id: str, claim: int, first: int, *args: Any) -> Any:
+        answer = append(job_id, claim, first, *args)
+        if first > 0:
+            die()
+        return answer
+
+    return work
+
+
+def _after(write: Work) -> Work:
+    def work(*args: Any) -> None:
+        write(*args)
+        die()
+
+    return work
+
+
 DEATHS: dict[str, tuple[Any, str, Callable[[Work], Work]]] = {
     "after the claim, before the offer": (assigner, "_claim", _after_claim),
     "after accept, before its commit": (recorder, "_write", _around_reports(_accepts, committed=False)),
     "after accept's commit, before confirmed": (recorder, "_write", _around_reports(_accepts, committed=True)),
     "after the end, before its commit": (recorder, "_write", _around_reports(_ends, committed=False)),
     "after the end's commit, before state_ack": (recorder, "_write", _around_reports(_ends, committed=True)),
+    "in an append, before its commit": (logs, "append", _after_append),
+    "after an append's commit, before its answer": (v2_logs, "_append", _after_append_committed),
+    "after a log's file was written, before that is stored": (log_files, "_write", _after),
 }
 """By the step at which a server kills itself: what is wrapped, and in what."""
 

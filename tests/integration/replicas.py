@@ -98,17 +98,18 @@ class Replicas:
         port: int | None = None,
         dies: str | None = None,
         slow: bool = False,
+        logs: Path | None = None,
         **options: Any,
     ) -> Replica:
         """Start a server with these options of ``[edge]``; ``dies``: the step at which it kills itself; ``slow``: all
-        that it asks of the database takes a while."""
+        that it asks of the database takes a while; ``logs``: where it writes the logs of tasks."""
         self._count += 1
         port = port or free_port()
         log = Path(self._logs.name) / f"{self._count}.log"
         env = {f"AIRFLOW__EDGE__{name.upper()}": str(value) for name, value in options.items()}
         env |= {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
-            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": self._logs.name,
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs or self._logs.name),
         }
         assert self._forker.stdin is not None
         order = {"port": port, "log": str(log), "env": env, "dies": dies, "slow": slow}
