@@ -19,6 +19,7 @@ from edge_otel.api.body_limit import BodyLimit
 from edge_otel.api.farewell import on_signals
 from edge_otel.api.forwarder import Forwarder
 from edge_otel.api.hub import Hub
+from edge_otel.api.log_export import Exporter
 from edge_otel.api.log_files import Writer
 from edge_otel.api.log_sweep import Sweep, homes
 from edge_otel.api.timing import Timing
@@ -68,6 +69,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     hub = state.hub = Hub(state.settings, writer, state.spans)
     looks = Sweep(writer, homes(exports=state.exports_logs), timedelta(days=state.settings.log_retention))
     sweep = asyncio.create_task(looks.run(), name="edge-log-sweep")
+    exporter = Exporter(state.forwarder)
+    if state.exports_logs:
+        exporter.start()
     hub.start()
 
     def leave() -> None:
@@ -80,6 +84,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         sweep.cancel()
         await hub.stop()
+        state.forwarder.leave()
+        await exporter.stop()
         await state.forwarder.close()
         state.fleet.close()
         await run_in_threadpool(state.spans.close)

@@ -120,10 +120,11 @@ def read(session: Session, job_id: str) -> Iterator[bytes]:
 
 
 def mark_written(session: Session, job_id: str, now: datetime) -> None:
-    """Note that the log's file stands, whole; a remote log is to have it next. A job without a byte has no log."""
+    """Note that the log's file stands, whole; a remote log is to have it next, and the collector a last line without an
+    end. A job without a byte has no log."""
     log = session.get(Log, job_id)
     if log is not None:
-        log.changed_at, log.upload, log.upload_at = now, "due", None
+        log.changed_at, log.upload, log.export_due = now, "due", True
 
 
 def all_here(session: Session, job: Job) -> bool:

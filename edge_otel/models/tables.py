@@ -182,7 +182,8 @@ class Log(Base):
     export_at: Mapped[datetime | None]
     """Before this, nobody else sends them."""
     exported: Mapped[dict[str, Any]]
-    """Bytes that were sent as log records, by claim number."""
+    """Up to where the lines were sent as log records, by claim number: the byte, and whether that is within a line that
+    was cut off."""
 
     __table_args__ = (
         Index("edge_otel_log_changed", "changed_at"),
