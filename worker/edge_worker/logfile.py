@@ -41,7 +41,8 @@ class LogFile:
         self._parts: list[Part] = []
         self._end = 0
         self._taken = 0
-        """Bytes that were read for the server."""
+        """Bytes that were read for the server, of which this is the last."""
+        self._last = b""
         self._digest: Any = hashlib.sha256()
         """None when bytes are gone that it covers, or should."""
         self._hashed = 0
@@ -67,17 +68,12 @@ class LogFile:
         with self._lock:
             self._look()
             self._taken, file = cursor, self._file
-            if file is None:
-                self._keep([])
-                self._end = max(cursor, self._end)
-                if self._known is not None:
-                    self._lose(cursor, f"The log file is gone: what it held from byte {cursor} on is missing.")
-            elif self._doubt:
-                text = f"The log file is another one: what the former one held from byte {cursor} on is missing."
-                self._lose(cursor, text, [file])
-            elif cursor > self._end:
-                file.skip, file.length = file.skip + file.length, 0
-                self._lose(cursor, f"The log file was cut: what it held from byte {cursor} on is missing.", [file])
+            if cursor > self._end or self._doubt or (file is None and self._known is not None):
+                what = "is gone" if file is None else "is another one now" if self._doubt else "was cut"
+                if file is not None and not self._doubt:
+                    file.skip, file.length = file.skip + file.length, 0
+                text = f"The log file {what}: what it held from byte {cursor} on is missing."
+                self._lose(cursor, text, [file] if file is not None else [])
             self._known, self._doubt = None, False
             self._remember()
 
@@ -94,7 +90,8 @@ class LogFile:
             if not data and self._frozen:
                 self._lose(offset, self._missing_until(self._end, offset))
                 data = self._at(offset, most)
-            self._taken = max(self._taken, offset + len(data))
+            if offset + len(data) >= self._taken:
+                self._taken, self._last = offset + len(data), data[-1:]
             return data
 
     def hash(self, most: int) -> bool:
@@ -233,7 +230,7 @@ class LogFile:
         """Say at offset ``where`` what is missing there; the stream goes on with the parts ``after`` that, or ends."""
         log.warning("%s: %s", self._path, text)
         note = tasklog.records([text], "warning")
-        if where and self._at(where - 1, 1) != b"\n":
+        if where and (self._last if where == self._taken else self._at(where - 1, 1)) != b"\n":
             note = b"\n" + note
         self._shorten(where, after)
         self._keep([*self._parts, Part(where, len(note), note=note), *after])
