@@ -112,10 +112,11 @@ def claim_exports(session: Session, now: datetime, lease: datetime, limit: int) 
     due = Log.export_due.is_(True), or_(Log.export_at.is_(None), Log.export_at <= now)
     ids = _leased(session, due, func.coalesce(Log.export_at, Log.created_at), limit, export_at=lease)
     query = select(Log.job_id, Log.about, Log.carrier, Log.exported).where(Log.job_id.in_(ids))
-    return [
+    exports = [
         Export(job_id, about, carrier, {int(claim): (at, cut) for claim, (at, cut) in exported.items()}, lease)
         for job_id, about, carrier, exported in session.execute(query)
     ]
+    return sorted(exports, key=lambda export: ids.index(export.job_id))
 
 
 def stored(session: Session, job_id: str) -> Stored:
