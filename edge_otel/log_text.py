@@ -116,7 +116,9 @@ class _Rest:
 
 
 def _text(data: bytes) -> str:
-    return data.decode(errors="backslashreplace")
+    text = data.decode(errors="backslashreplace")
+    # Airflow opens files so that a carriage return ends a line.
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _next(job_id: str, end: tuple[int, int]) -> list[logs.Piece]:

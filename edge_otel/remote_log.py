@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -45,13 +46,12 @@ class EdgeRemoteLog:
         if inner is None:
             return cls(LogFolder.read(conf))
         from airflow.providers_manager import ProvidersManager
-        from airflow.utils.module_loading import import_string
 
         found = ProvidersManager().remote_logging_handler_by_scheme(urlsplit(inner).scheme)
         if found is None:
             raise ConfigurationInvalid(f"[logging] remote_base_log_folder: no provider has a remote log for {inner}.")
         with settings_of_inner(inner):
-            return cls(LogFolder.read(conf), import_string(found.classpath).from_config())
+            return cls(LogFolder.read(conf), resolve_name(found.classpath).from_config())
 
     @property
     def processors(self) -> tuple[Any, ...]:
