@@ -121,10 +121,10 @@ def test_file_that_is_emptied_goes_on_and_says_how_much_was_not_sent(task: Task)
     assert not task.file.hash(1 << 20)
     task.server += task.file.read(0, 4000)
     os.truncate(task.path, 0)
-    task.write(b"anew\n")
+    task.write(b"anew\n" + 2 * LINES)
     assert task.finish() is None
     assert task.server.startswith(LINES[:4000] + b'\n{"timestamp"')
-    assert task.server.endswith(b"}\nanew\n")
+    assert task.server.endswith(b"}\nanew\n" + 2 * LINES)
     assert f"{len(LINES) - 4000} bytes are missing" in task.said()[0]
 
 
