@@ -12,7 +12,7 @@ from datetime import timedelta
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from edge_otel import __version__
+from edge_otel import __version__, remote_log
 from edge_otel.api import channel, health, metrics, otlp, refusals, v1_jobs, v1_workers, v2_logs
 from edge_otel.api.auth import Authenticator
 from edge_otel.api.body_limit import BodyLimit
@@ -22,6 +22,7 @@ from edge_otel.api.hub import Hub
 from edge_otel.api.log_export import Exporter
 from edge_otel.api.log_files import Writer
 from edge_otel.api.log_sweep import Sweep, homes
+from edge_otel.api.log_upload import Uploader
 from edge_otel.api.timing import Timing
 from edge_otel.errors import NotMigrated
 from edge_otel.models import fleet
@@ -44,6 +45,7 @@ def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
     """Return the Edge API. Its lifespan starts and stops what works between requests."""
     app = FastAPI(title="edge-otel Edge API", version=__version__, description=_DESCRIPTION, lifespan=_lifespan)
     app.state.settings = settings
+    app.state.log_folder = log_folder
     app.state.log_writer = Writer(log_folder)
     app.state.authenticator = Authenticator(settings.accept_shared_secret_tokens)
     app.state.fleet = metrics.Fleet()
@@ -72,6 +74,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     exporter = Exporter(state.forwarder)
     if state.exports_logs:
         exporter.start()
+    uploader = Uploader(await run_in_threadpool(remote_log.sink), state.log_folder)
+    uploader.start()
     hub.start()
 
     def leave() -> None:
@@ -86,6 +90,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await hub.stop()
         state.forwarder.leave()
         await exporter.stop()
+        await uploader.stop()
         await state.forwarder.close()
         state.fleet.close()
         await run_in_threadpool(state.spans.close)

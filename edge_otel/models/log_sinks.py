@@ -55,49 +55,50 @@ class Stored(NamedTuple):
     """Nothing more comes, as far as anybody knows."""
 
 
-def claim_uploads(session: Session, now: datetime, lease: datetime, limit: int) -> list[Upload]:
+def claim_uploads(session: Session, now: datetime, lease: datetime, unfinished: datetime, limit: int) -> list[Upload]:
     """Return logs whose upload is due, those that wait longest first; nobody else gets them before ``lease``.
 
-    One whose task will go on under its id waits until ``lease``, as it would not be whole.
+    One whose task will go on under its id is not whole: it waits until ``unfinished``.
     """
-    due = Log.upload.in_(("due", "begun")), or_(Log.upload_at.is_(None), Log.upload_at <= now)
+    due = Log.upload.in_(("due", "begun")), Log.path.is_not(None), or_(Log.upload_at.is_(None), Log.upload_at <= now)
     ids = _leased(session, due, func.coalesce(Log.upload_at, Log.changed_at), limit, upload_at=lease)
     kept = task_instances.coming_back(session, ids)
     found = []
-    for log in session.scalars(select(Log).where(Log.job_id.in_([i for i in ids if i not in kept]))):
-        session.refresh(log)
-        if log.path is None or log.upload == "none":
+    for log in session.scalars(select(Log).where(Log.job_id.in_(ids))):
+        if log.job_id in kept:
+            log.upload_at = unfinished
             continue
         done = _lengths(log.uploaded.get("done", {}))
         begun = log.uploaded.get("begun")
         aim = _lengths(begun) if begun is not None else logs.lengths(session, log.job_id)
         # Noted before the attempt: whoever comes after a crash asks the remote log before it sends anything again.
         log.upload, log.uploaded = "begun", {"done": done, "begun": aim}
-        found.append(Upload(log.job_id, log.path, log.about, log.changed_at, done, aim, begun is not None, lease))
+        path = log.path or ""
+        found.append(Upload(log.job_id, path, log.about, log.changed_at, done, aim, begun is not None, lease))
     return found
 
 
-def renew_uploads(session: Session, job_ids: Collection[str], old: datetime, new: datetime) -> None:
-    """Keep the leases on these logs, as far as they are still held."""
-    query = update(Log).where(Log.job_id.in_(job_ids), Log.upload_at == old).values(upload_at=new)
-    session.execute(query.execution_options(synchronize_session=False))
+def renew_upload(session: Session, upload: Upload, lease: datetime) -> None:
+    """Keep the log for longer, if it is still ours."""
+    _change(session, upload, upload_at=lease)
 
 
-def note_uploaded(session: Session, upload: Upload, lease: datetime) -> None:
+def note_uploaded(session: Session, upload: Upload) -> None:
     """Note that the remote log has what was the aim; if there is more by now, that is due next."""
     state = "done" if logs.lengths(session, upload.job_id) == upload.aim else "due"
-    query = update(Log).where(Log.job_id == upload.job_id, Log.upload_at == lease)
     # One that goes on is none by now, and due when it is whole again.
-    query = query.values(
-        upload=case((Log.upload == "begun", state), else_=Log.upload), uploaded={"done": upload.aim}, upload_at=None
-    )
-    session.execute(query.execution_options(synchronize_session=False))
+    state_now = case((Log.upload == "begun", state), else_=Log.upload)
+    _change(session, upload, upload=state_now, uploaded={"done": upload.aim}, upload_at=None)
 
 
-def postpone_upload(session: Session, upload: Upload, lease: datetime, until: datetime) -> None:
+def postpone_upload(session: Session, upload: Upload, until: datetime) -> None:
     """Leave the log for another attempt at that time."""
-    query = update(Log).where(Log.job_id == upload.job_id, Log.upload_at == lease).values(upload_at=until)
-    session.execute(query.execution_options(synchronize_session=False))
+    _change(session, upload, upload_at=until)
+
+
+def _change(session: Session, of: Upload, /, **values: Any) -> None:
+    ours = Log.job_id == of.job_id, Log.upload_at == of.lease
+    session.execute(update(Log).where(*ours).values(**values).execution_options(synchronize_session=False))
 
 
 def upload_orphans(session: Session) -> None:

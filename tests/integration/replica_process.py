@@ -22,7 +22,7 @@ from typing import Any
 import uvicorn
 from airflow_database import use
 
-from edge_otel.api import assigner, log_files, pulse, recorder, v2_logs
+from edge_otel.api import assigner, log_files, log_upload, pulse, recorder, v2_logs
 from edge_otel.api.app import create_configured_app
 from edge_otel.api.hub import Hub
 from edge_otel.models import logs
@@ -99,6 +99,13 @@ def _after(write: Work) -> Work:
     return work
 
 
+def _before(_: Work) -> Work:
+    def work(*args: Any) -> Any:
+        die()
+
+    return work
+
+
 DEATHS: dict[str, tuple[Any, str, Callable[[Work], Work]]] = {
     "after the claim, before the offer": (assigner, "_claim", _after_claim),
     "after accept, before its commit": (recorder, "_write", _around_reports(_accepts, committed=False)),
@@ -108,6 +115,7 @@ DEATHS: dict[str, tuple[Any, str, Callable[[Work], Work]]] = {
     "in an append, before its commit": (logs, "append", _after_append),
     "after an append's commit, before its answer": (v2_logs, "_append", _after_append_committed),
     "after a log's file was written, before that is stored": (log_files, "_write", _after),
+    "after a log's upload, before that is noted": (log_upload, "_note", _before),
 }
 """By the step at which a server kills itself: what is wrapped, and in what."""
 
