@@ -146,11 +146,22 @@ def test_a_task_that_was_deferred_and_runs_again_has_both_parts_once(site, here)
     assert site.lines() == ["0", "1", "2", "3"]
 
 
+def test_without_times_each_line_of_a_resumed_task_is_there_once_too(site):
+    site.run(b"before\nunfinished")
+    site.run(b"after\n", state="running", end=False)
+    assert sorted(site.lines()) == ["after", "before", "unfinished"]
+    site.file.unlink()
+    assert site.lines() == ["before", "unfinished", "after"]
+
+
 @pytest.mark.parametrize("state", ["deferred", "up_for_reschedule", "queued", "up_for_retry", None])
 @pytest.mark.parametrize("here", [True, False])
 def test_a_task_between_two_runs_has_its_log_once(site, state, here):
     site.run(b"one\ntwo\n", state=state, here=here)
     assert site.lines() == ["one", "two"]
+    if here:
+        site.file.write_text("one\n")
+        assert site.lines() == ["one", "two"], "another server had the rest"
 
 
 def test_a_finished_tasks_log_is_read_from_the_file_where_there_is_one_and_else_from_the_store(site):
