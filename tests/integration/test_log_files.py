@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import stat
+import tracemalloc
 from datetime import timedelta
 
 import pytest
 from rows import NOW, claim, queue_job, register
 
+from demo.wait import wait_for
+from edge_otel import log_text
+from edge_otel.api import log_files
 from edge_otel.api.log_files import Writer
 from edge_otel.api.log_sweep import Sweep
 from edge_otel.models import jobs, logs, upkeep
@@ -171,3 +175,96 @@ def test_a_folder_that_cannot_be_written_is_reported_and_nothing_raised(database
     folder.base.unlink()
     Writer(folder).finalise(job_id)
     assert (folder.base / PATH).read_bytes() == b"hello\n"
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Every log counts as large, and is read a chunk at a time."""
+    monkeypatch.setattr(log_files, "INLINE", 10)
+    monkeypatch.setattr(logs, "READ_CHUNKS", 1)
+
+
+def run_long_job(database, chunks=60):
+    """Let a job end that logged so many chunks, and return its id."""
+    job_id = run_job(database, b"0")
+    with database() as session:
+        job = jobs.lock(session, job_id)
+        for chunk in range(1, chunks):
+            logs.append(session, job, 1, chunk, str(chunk % 10).encode())
+    return job_id
+
+
+def test_a_large_log_is_written_in_the_background(database, folder, large):
+    job_id = run_long_job(database)
+    writer = Writer(folder)
+    assert not writer.finalise(job_id)
+    wait_for(lambda: complete(database, job_id), "the log to be written", timeout=20, pause=0.01)
+    assert (folder.base / PATH).read_bytes() == b"0123456789" * 6
+    assert writer.finalise(job_id)
+    writer.close()
+
+
+def test_what_comes_while_a_large_log_is_written_is_in_the_file_in_the_end(database, folder, large):
+    job_id = run_long_job(database)
+    writer = Writer(folder)
+    sweep = Sweep(writer, logs.Homes(), timedelta())
+    for more in range(60, 80):
+        writer.finalise(job_id)
+        with database() as session:
+            logs.append(session, jobs.lock(session, job_id), 1, more, str(more % 10).encode())
+
+    def whole():
+        sweep.write()
+        return complete(database, job_id)
+
+    wait_for(whole, "the whole log to be written", timeout=20, pause=0.01)
+    assert (folder.base / PATH).read_bytes() == b"0123456789" * 8
+    writer.close()
+    assert [file.name for file in (folder.base / PATH).parent.iterdir()] == ["attempt=1.log"]
+
+
+def test_a_server_that_ends_stops_in_the_middle_of_a_large_log_and_leaves_nothing_behind(database, folder, large):
+    job_id = run_long_job(database, 600)
+    writer = Writer(folder)
+    writer.finalise(job_id)
+    target = folder.base / PATH
+    wait_for(lambda: target.parent.exists() and any(target.parent.iterdir()), "it to begin", timeout=20, pause=0.001)
+    writer.close()
+    assert list(target.parent.iterdir()) == []
+    assert not complete(database, job_id)
+
+
+def test_little_of_a_large_log_is_in_memory(database, folder):
+    size, chunk = 48 * 1024 * 1024, 512 * 1024
+    job_id = run_job(database, b"")
+    line = b"x" * 1023 + b"\n"
+    with database() as session:
+        job = jobs.lock(session, job_id)
+        for offset in range(0, size, chunk):
+            logs.append(session, job, 1, offset, line * (chunk // len(line)))
+    writer = Writer(folder)
+    tracemalloc.start()
+    try:
+        writer.finalise(job_id)
+        wait_for(lambda: complete(database, job_id), "the log to be written", timeout=60, pause=0.01)
+        assert sum(len(text) for text in log_text.stored(job_id)) == size
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        writer.close()
+    assert (folder.base / PATH).stat().st_size == size
+    assert peak < 16 * 1024 * 1024
+
+
+def test_the_sweep_deletes_what_is_too_old(database, folder):
+    job_id = run_job(database, b"hello\n")
+    Writer(folder).finalise(job_id)
+    with database() as session:
+        session.delete(session.get(Job, job_id))
+    only_here = logs.Homes(only_here=True)
+    Sweep(Writer(folder), only_here, timedelta(days=1)).purge()
+    with database() as session:
+        assert b"".join(logs.read(session, job_id)) == b"hello\n"
+    Sweep(Writer(folder), only_here, timedelta()).purge()
+    with database() as session:
+        assert b"".join(logs.read(session, job_id)) == b""
