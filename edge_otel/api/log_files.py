@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_otel.models import jobs, logs
 from edge_otel.models.session import new_session
@@ -40,6 +41,14 @@ class _Finished:
     def complete(self) -> bool:
         """Whether all that the worker spoke of is here, or it never said how much there is."""
         return self.said[0] is None or self.lengths.get(self.claim, 0) >= self.said[0]
+
+
+class _Part(NamedTuple):
+    """A file that is not in its place yet."""
+
+    path: Path
+    sha256: str
+    """Of the last claim's bytes."""
 
 
 class _Stopping(Exception):
@@ -98,11 +107,11 @@ class Writer:
         if not found.lengths:
             return _store(job_id, found, None, target)
         _make_folder(target.parent, self._folder)
-        with self._assembled(job_id, found, target) as part:
+        with self._assembled(job_id, found.claim, target) as part:
             return _store(job_id, found, part, target)
 
     @contextmanager
-    def _assembled(self, job_id: str, found: _Finished, target: Path) -> Iterator[Path]:
+    def _assembled(self, job_id: str, claim: int, target: Path) -> Iterator[_Part]:
         """Yield a file with the log beside its target. The job is not locked: a large log takes a while."""
         digest = hashlib.sha256()
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".edge-log-", delete=False) as part:
@@ -112,17 +121,13 @@ class Writer:
                     if self._stopping.is_set():
                         raise _Stopping
                     for piece in pieces:
-                        # What is appended meanwhile belongs to the next writing.
-                        data = piece.data[: max(0, found.lengths.get(piece.claim, 0) - piece.offset)]
-                        part.write(data)
-                        if piece.claim == found.claim:
-                            digest.update(data)
+                        part.write(piece.data)
+                        if piece.claim == claim:
+                            digest.update(piece.data)
                     end = pieces[-1].end
                 part.flush()
-                if found.complete and found.said[1] not in (None, digest.hexdigest()):
-                    log.error("Job %s: the log's checksum is not that of the worker.", job_id)
                 Path(part.name).chmod(self._folder.new_file_mode)
-                yield Path(part.name)
+                yield _Part(Path(part.name), digest.hexdigest())
             finally:
                 Path(part.name).unlink(missing_ok=True)
 
@@ -138,7 +143,7 @@ def _next(job_id: str, end: tuple[int, int]) -> list[logs.Piece]:
         return logs.pieces(session, job_id, *end)
 
 
-def _store(job_id: str, found: _Finished, part: Path | None, target: Path) -> bool:
+def _store(job_id: str, found: _Finished, part: _Part | None, target: Path) -> bool:
     """Put the file in its place and say so in the table, unless there is more by now."""
     with new_session() as session:
         job = jobs.lock(session, job_id)
@@ -148,7 +153,9 @@ def _store(job_id: str, found: _Finished, part: Path | None, target: Path) -> bo
         if now_found != found:
             return False
         if part is not None:
-            _write(part, target)
+            if found.complete and found.said[1] not in (None, part.sha256):
+                log.error("Job %s: the log's checksum is not that of the worker.", job_id)
+            _write(part.path, target)
         job.log_complete = found.complete
         if found.complete:
             logs.mark_written(session, job_id, datetime.now(UTC))
