@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from edge_otel.api.app import create_configured_app
 from edge_otel.api.hub import Hub
 from edge_otel.models import logs
 from edge_otel.state import FINISHED, JobState
+
+with suppress(ImportError):
+    # Where it is installed, what servers upload logs with: each would take a second to load it.
+    import airflow.providers.amazon.aws.log.s3_task_handler  # noqa: F401
 
 Work = Callable[..., Any]
 
