@@ -45,9 +45,11 @@ async def append(
 ) -> Response:
     """Append bytes of the task's log file; the Range header of the answer tells how many are stored."""
     body = await request.body()
-    data = decompressed(body, MAX_LOG_BODY) if content_encoding == "gzip" else body
+    packed = body if content_encoding == "gzip" else None
+    data = body if packed is None else await run_in_threadpool(decompressed, packed, MAX_LOG_BODY)
     first = _first_byte(content_range, len(data))
-    return await run_in_threadpool(_append, str(job_id), claim, first, data, caller, request.app.state.log_writer)
+    writer = request.app.state.log_writer
+    return await run_in_threadpool(_append, str(job_id), claim, first, data, packed, caller, writer)
 
 
 @router.head("/{job_id}/log", response_class=Response)
@@ -58,11 +60,13 @@ def cursor(job_id: UUID, caller: Caller, claim: ClaimHeader) -> Response:
         return _stored(logs.cursor(session, job.id, claim), 200)
 
 
-def _append(job_id: str, claim: int, first: int, data: bytes, caller: Principal, writer: Writer) -> Response:
+def _append(
+    job_id: str, claim: int, first: int, data: bytes, packed: bytes | None, caller: Principal, writer: Writer
+) -> Response:
     with new_session() as session:
         job = _job_of(session, job_id, claim, caller)
         try:
-            stored = logs.append(session, job, claim, first, data)
+            stored = logs.append(session, job, claim, first, data, packed)
         except LogGap:
             counters.LOG_GAPS.inc()
             raise

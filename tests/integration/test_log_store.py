@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -287,3 +289,26 @@ def test_logs_are_purged_a_bounded_number_of_rows_at_a_time(database, monkeypatc
     assert all(before - after <= 4 for before, after in zip([12, *left], left, strict=False))
     with database() as session:
         assert session.scalar(select(func.count()).select_from(Log)) == 0
+
+
+@pytest.mark.parametrize("name", ["", "a name in the head of the stream"])
+def test_what_the_worker_has_compressed_is_stored_as_it_is_and_read_as_any_other(database, job_id, name):
+    def pack(text):
+        stream = io.BytesIO()
+        with gzip.GzipFile(name, "wb", 9, stream, 1) as file:
+            file.write(text)
+        return stream.getvalue()
+
+    parts = [b"one\n" * 1000, b"two\n", bytes(range(256)) * 100]
+    for number, text in enumerate(parts):
+        with database() as session:
+            at = sum(map(len, parts[:number]))
+            assert logs.append(session, jobs.lock(session, job_id), 1, at, text, pack(text)).fresh == len(text)
+    with database() as session:
+        # Begins before the cursor.
+        text = parts[2][-10:] + b"end\n"
+        again = logs.append(session, jobs.lock(session, job_id), 1, sum(map(len, parts)) - 10, text, pack(text))
+        assert again.fresh == 4
+        first = session.scalars(select(LogChunk.data).order_by(LogChunk.offset)).first()
+    assert stored(database, job_id) == b"".join(parts) + b"end\n"
+    assert (first[2:-4] in pack(parts[0])) is not bool(name)

@@ -16,7 +16,7 @@ from edge_worker.logfile import LogFile
 from edge_worker.logplan import due_in
 from edge_worker.patience import persist, wait
 from edge_worker.plan import backoff
-from edge_worker.shipping import Shipping
+from edge_worker.shipping import AT_ONCE, Piece, Shipping
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class _Failures:
     carrier: Carrier
     start: float
     end: float
+    piece: Piece
     fault: Fault
 
 
@@ -105,7 +106,7 @@ class LogShipper:
             pace = shipping.pace()
             left = due_in(
                 self._file.end - self._offset,
-                self._chunk or pace.log_chunk_bytes,
+                self._limit(),
                 time.monotonic() - self._sent_at,
                 pace.log_interval,
                 shipping.waiting,
@@ -122,51 +123,68 @@ class LogShipper:
     async def _advance(self) -> None:
         before = self._offset
         try:
-            self._offset = await persist(self._send, self._what)
+            await persist(self._take_turn, self._what)
         except Refused as refusal:
-            if isinstance(refusal, Stale) or refusal.status != 413:
-                raise
-            size = min(self._chunk or self._shipping.pace().log_chunk_bytes, self._file.end - before)
-            if size <= SMALLEST_CHUNK:
+            size = min(self._limit(), self._file.end - self._offset)
+            if isinstance(refusal, Stale) or refusal.status != 413 or size <= SMALLEST_CHUNK:
                 raise
             self._chunk = max(SMALLEST_CHUNK, size // 2)
         finally:
-            if (row := self._failures) is not None:
-                # An outage of an hour is one span for the chunk, not a hundred.
-                length = self._file.end - before
-                self._shipping.spans.shipped(self._ticket, row.carrier, row.start, row.end, before, length, row.fault)
-                self._failures = None
+            self._tell_failures()
         self._sent_at = time.monotonic()
         if self._offset >= self._furthest:
             self._furthest, self._rewinds = self._offset, 0
         elif self._offset < before:
             # A server that keeps forgetting would be asked as fast as it answers.
-            log.warning(
-                "job %s: the server has only %d bytes of its log; sending the rest again", self._ticket.id, self._offset
-            )
+            what = f"the server has {self._offset} bytes of its log, of {before} that it had; it gets the rest again"
+            log.warning("job %s: %s", self._ticket.id, what)
             await asyncio.sleep(backoff(self._rewinds, random.random()))  # noqa: S311 - jitter, not a secret
             self._rewinds += 1
 
-    async def _send(self) -> int:
-        """Return the server's cursor after the next piece, or the present one where there is none yet."""
-        carrier, begun, start = context.child_of(self._ticket.span), time.time(), self._offset
-        length = 0
+    async def _take_turn(self) -> None:
+        """Send some pieces, of which the next is made ready while one is on its way."""
+        shipping, limit = self._shipping, self._limit()
+        async with shipping.turn():
+            piece = await shipping.prepare(self._file, self._offset, limit)
+            for _ in range(AT_ONCE):
+                if piece is None:
+                    return
+                ahead: asyncio.Task[Piece | None] | None = None
+                if self._file.end - piece.end >= limit:
+                    ahead = asyncio.create_task(shipping.prepare(self._file, piece.end, limit))
+                try:
+                    await self._send(piece)
+                finally:
+                    following = await ahead if ahead is not None else None
+                piece = following if self._offset == piece.end else None
+
+    async def _send(self, piece: Piece) -> None:
+        """Have a piece stored, or learn that the server wants another one."""
+        carrier, begun = context.child_of(self._ticket.span), time.time()
         try:
-            ticket = replace(self._ticket, span=carrier)
             try:
-                limit = self._chunk or self._shipping.pace().log_chunk_bytes
-                found = await self._shipping.send(ticket, self._file, start, limit)
-                if found is None:
-                    return start
-                length, answer = found
-                cursor, status, right = answer.cursor, answer.status, start < answer.cursor <= self._file.end
+                cursor, status = await self._shipping.send(replace(self._ticket, span=carrier), piece)
+                right = piece.start < cursor <= self._file.end
             except Rewind as rewind:
-                cursor, status, right = rewind.cursor, rewind.status, rewind.cursor < start
+                cursor, status, right = rewind.cursor, rewind.status, rewind.cursor < piece.start
             if not right:
-                raise Unreachable(f"the server speaks of {cursor} bytes after those from {start} on", status=status)
+                raise Unreachable(
+                    f"the server speaks of {cursor} bytes, after those from {piece.start} on", status=status
+                )
         except Fault as fault:
             since = self._failures.start if self._failures else begun
-            self._failures = _Failures(carrier, since, time.time(), fault)
+            self._failures = _Failures(carrier, since, time.time(), piece, fault)
             raise
-        self._shipping.spans.shipped(self._ticket, carrier, begun, time.time(), start, length, status)
-        return cursor
+        self._tell_failures()
+        self._shipping.spans.shipped(self._ticket, carrier, begun, time.time(), piece.start, piece.length, status)
+        self._offset = cursor
+
+    def _limit(self) -> int:
+        return self._chunk or self._shipping.pace().log_chunk_bytes
+
+    def _tell_failures(self) -> None:
+        # An outage of an hour is one span for the chunk, not a hundred.
+        if (row := self._failures) is not None:
+            start, length = row.piece.start, row.piece.length
+            self._shipping.spans.shipped(self._ticket, row.carrier, row.start, row.end, start, length, row.fault)
+            self._failures = None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, Protocol, TypeVar
 
 from edge_worker.journal import Ticket
@@ -18,7 +19,11 @@ from edge_worker.spans import Spans
 log = logging.getLogger(__name__)
 
 TURNS = 2
-"""Logs that are read and sent at once: a chunk of each is in memory."""
+"""Logs that are read and sent at once: two chunks of each are in memory."""
+AT_ONCE = 4
+"""Whole chunks that one log may send in a turn."""
+GZIP_FROM = 512
+"""Bytes; smaller bodies do not gain."""
 LOOK = 0.4
 """Seconds between looks at the files; a first line waits no longer to be noticed."""
 HASHED_AT_ONCE = 16 * 1024 * 1024
@@ -27,22 +32,26 @@ HASHED_AT_ONCE = 16 * 1024 * 1024
 R = TypeVar("R")
 
 
-class Stored(NamedTuple):
-    """The server's answer to a piece of log."""
+class Piece(NamedTuple):
+    """Bytes of a log as they are sent."""
 
-    cursor: int
-    """Bytes that it has."""
-    status: int
-    """HTTP status."""
-    sent: int
-    """Bytes on the network, headers aside."""
+    start: int
+    length: int
+    body: bytes
+    packed: bool
+    """With gzip; its length is that of the log's bytes all the same."""
+
+    @property
+    def end(self) -> int:
+        """Where the next piece begins."""
+        return self.start + self.length
 
 
 class LogTransport(Protocol):
     """What shipping needs of the wire."""
 
-    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> Stored:
-        """Send bytes from offset ``start``. Raises Fault."""
+    async def append_log(self, ticket: Ticket, piece: Piece) -> tuple[int, int]:
+        """Send bytes; return the server's cursor and the HTTP status. Raises Fault."""
 
     async def log_cursor(self, ticket: Ticket) -> int:
         """Return the server's cursor. Raises Fault."""
@@ -80,19 +89,25 @@ class Shipping:
         """Return what a call gives that reads a file."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, call, *arguments)
 
-    async def send(self, ticket: Ticket, file: LogFile, offset: int, most: int) -> tuple[int, Stored] | None:
-        """Send the next bytes of a log when it is its turn, first come, first served; return their number and the
-        answer, None where there are none. Raises Fault."""
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for this log's turn, first come, first served, and hold it for the time of a ``with`` block.
+
+        What waits, for its turn or for a server that is away, has nothing in memory.
+        """
         async with self._turns:
-            await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
-            # Read only now: what waits for its turn, or for a server that is away, takes no memory.
-            body = await self.read(file.read, offset, most)
-            if not body:
-                return None
-            answer = await self.transport.append_log(ticket, offset, body)
-            if self._rate:
-                self._free_at = max(time.monotonic(), self._free_at) + answer.sent / self._rate
-            return len(body), answer
+            yield
+
+    async def prepare(self, file: LogFile, start: int, most: int) -> Piece | None:
+        """Return the next piece of a log, None where there is none yet."""
+        return await self.read(_cut, file, start, most)
+
+    async def send(self, ticket: Ticket, piece: Piece) -> tuple[int, int]:
+        """Send a piece as soon as the rate allows it; return the server's cursor and the HTTP status. Raises Fault."""
+        await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
+        if self._rate:
+            self._free_at = max(time.monotonic(), self._free_at) + len(piece.body) / self._rate
+        return await self.transport.append_log(ticket, piece)
 
     async def close(self) -> None:
         """Look at nothing any more."""
@@ -115,6 +130,15 @@ class Shipping:
                     tell()
             if not more:
                 await asyncio.sleep(min(LOOK, self.pace().log_interval))
+
+
+def _cut(file: LogFile, start: int, most: int) -> Piece | None:
+    data = file.read(start, most)
+    if not data:
+        return None
+    if len(data) >= GZIP_FROM and len(packed := gzip.compress(data, compresslevel=1)) < len(data):
+        return Piece(start, len(data), packed, packed=True)
+    return Piece(start, len(data), data, packed=False)
 
 
 def _look_at(files: list[LogFile]) -> tuple[list[LogFile], bool]:
