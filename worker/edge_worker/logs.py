@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from edge_otel.telemetry import context
 from edge_otel.telemetry.context import Carrier
-from edge_worker.faults import Fault, Refused, Rewind, Stale, Unreachable
+from edge_worker.faults import Fault, NotAllowed, Refused, Rewind, Stale, Unreachable
 from edge_worker.journal import Ticket
 from edge_worker.logfile import LogFile
 from edge_worker.logplan import due_in
@@ -143,7 +143,7 @@ class LogShipper:
 
     async def _take_turn(self) -> None:
         """Send some pieces, of which the next is made ready while one is on its way."""
-        shipping, limit = self._shipping, self._limit()
+        shipping, limit, before = self._shipping, self._limit(), self._offset
         async with shipping.turn():
             piece = await shipping.prepare(self._file, self._offset, limit)
             for _ in range(AT_ONCE):
@@ -154,6 +154,11 @@ class LogShipper:
                     ahead = asyncio.create_task(shipping.prepare(self._file, piece.end, limit))
                 try:
                     await self._send(piece)
+                except (Unreachable, NotAllowed):
+                    if self._offset == before:
+                        raise
+                    # Pauses grow with failures in a row, and this is the first after a success.
+                    return
                 finally:
                     following = await ahead if ahead is not None else None
                 piece = following if self._offset == piece.end else None
