@@ -17,7 +17,7 @@ from demo.edge import EdgeWorker, create_token
 from demo.postgres import Postgres
 from demo.process import free_port
 
-LINES = 150
+LINES = 100
 """A tenth of a second apart."""
 DAG = f"""
 import time
@@ -47,8 +47,8 @@ class Site:
         self.apis = [AirflowApi(f"http://127.0.0.1:{port}") for port in self.ports]
         self._engine = sa.create_engine(database, poolclass=sa.NullPool)
 
-    def start(self) -> None:
-        """Start everything central."""
+    def start(self, workers_server: str) -> None:
+        """Start everything; the worker reaches the API servers by this URL."""
         self.cluster.migrate()
         for number, (port, disk) in enumerate(zip(self.ports, self.disks, strict=True), 1):
             arguments = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -56,6 +56,8 @@ class Site:
             self.cluster.start_airflow(f"api-server-{number}", "api-server", *arguments, **folder)
         for name in ("scheduler", "dag-processor"):
             self.cluster.start_airflow(name, name)
+        worker = EdgeWorker(self.cluster, "far", token=create_token(self.cluster, "*"))
+        worker.start("--server", f"{workers_server}/edge_worker")
         for port in self.ports:
             self.cluster.wait_for_api(port=port)
         self.cluster.wait(lambda: self.apis[0].dag_exists("steady"), "the DAG to be parsed", PATIENCE)
@@ -93,9 +95,7 @@ def site(postgres_server: Postgres, tmp_path: Path) -> Iterator[Site]:
     site = Site(cluster, database)
     proxy = RoundRobin(*site.ports)
     try:
-        site.start()
-        worker = EdgeWorker(cluster, "far", token=create_token(cluster, "*"))
-        worker.start("--server", proxy.url + "/edge_worker")
+        site.start(proxy.url)
         yield site
     finally:
         left = cluster.stop()
