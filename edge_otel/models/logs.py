@@ -19,9 +19,9 @@ ABOUT = ("dag_id", "task_id", "run_id", "map_index", "try_number", "queue", "wor
 """What a log's row says of its job."""
 
 READ_CHUNKS = 8
-"""Most chunks that are in memory at once: they have half a megabyte each, unless administrators made them larger."""
+"""Most chunks that are in memory at once: they have a megabyte each, unless administrators made them larger."""
 PURGE_LIMIT, PURGE_CHUNKS = 200, 500
-"""Most rows that one purge of logs removes: a chunk may have half a megabyte."""
+"""Most rows that one purge of logs removes: a chunk may have a megabyte."""
 
 
 def cursor(session: Session, job_id: str, claim: int) -> int:

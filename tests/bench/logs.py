@@ -68,7 +68,7 @@ def measure_ours(cluster: Cluster, database: str, sizes: Sizes, findings: Findin
     python.chmod(0o755)
     daemon = site.start("--task-python", str(python), "--launch", "interpreter")
     cluster.wait(lambda: site.status().get("transport"), "the worker to be connected", 60)
-    one = Writing(cluster, database, daemon, 1, sizes.log_mb, 1024, 0.0)
+    one = Writing(cluster, database, daemon, 1, sizes.log_mb, 1024, 0.01)
     findings.details["logs_one"] = one.run(begin=0.0)
     burst = Writing(cluster, database, daemon, sizes.log_tasks, sizes.log_burst_mb, 1024, 0.0)
     findings.details["logs_burst"] = burst.run(begin=time.time() + 3 + sizes.log_tasks * 0.25)
