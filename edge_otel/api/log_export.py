@@ -29,15 +29,15 @@ INTERVAL = 1.0
 """Seconds between looks while there is nothing to send."""
 AWAY = 60.0
 """Seconds until a collector that takes no logs is asked again."""
-LOGS, LOG_BYTES, REQUEST_BYTES = 64, LONGEST, 2 * LONGEST
+LOGS, LOG_BYTES, REQUEST_BYTES = 64, LONGEST, 4 * LONGEST
 """Most of one request: logs, bytes of each and of all. A line must fit, or its end would never be seen."""
 LEASE = timedelta(minutes=2)
 """More than a request takes, with its probe. If this server dies, its logs wait so long for another."""
 REST = 2.0
 """How long the thread rests after a request, as a multiple of the time for which it worked: it shares the interpreter
 with the hub's event loop."""
-HALVINGS = 4
-"""How often a request that the collector refuses is halved, to find what it does take."""
+HALVINGS = 40
+"""How often requests of a round that the collector refuses are halved, to find the lines that it does take."""
 
 NOTE_AGAIN = timedelta(seconds=1)
 
@@ -68,6 +68,7 @@ class Exporter:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._worked = 0.0
+        self._halvings = HALVINGS
 
     def start(self) -> None:
         """Begin."""
@@ -99,36 +100,56 @@ class Exporter:
 
     async def _round(self) -> bool:
         """Send what is due, as far as one request goes; return whether there was any."""
+        self._halvings = HALVINGS
         parts = await self._in_thread(_read)
         batch = [piece for part in parts for piece in part.batch]
         try:
             if batch:
-                await self._send(batch, HALVINGS)
+                await self._send(batch)
         except BaseException:
             # As it was: this server or another has them at once when the collector is back.
-            await self._in_thread(_note, [part._replace(places=part.export.places) for part in parts])
+            await self._in_thread(self._note, [part._replace(places=part.export.places) for part in parts])
             raise
-        await self._in_thread(_note, parts)
+        await self._in_thread(self._note, parts)
         await self._in_thread(_rest, parts)
         return bool(parts)
 
-    async def _send(self, batch: Batch, halvings: int) -> None:
+    async def _send(self, batch: Batch) -> None:
         try:
             answer = await self._forwarder.send("logs", await self._in_thread(_packed, batch))
         except CollectorRefused as refused:
             lines = _count(batch)
-            if lines == 1 or halvings == 0:
+            if lines == 1 or self._halvings == 0:
                 counters.LOG_RECORDS.labels("refused").inc(lines)
                 log.warning("The collector refuses %d lines of task logs: %s", lines, refused.facts["reason"])
                 return
+            self._halvings -= 1
             for half in _halves(batch, lines // 2):
-                await self._send(half, halvings - 1)
+                await self._send(half)
             return
         refusals = _rejected(answer)
         counters.LOG_RECORDS.labels("sent").inc(_count(batch) - refusals)
         if refusals:
             counters.LOG_RECORDS.labels("refused").inc(refusals)
             log.warning("The collector has dropped %d lines of task logs.", refusals)
+
+    def _note(self, parts: list[_Part]) -> None:
+        """Note what was sent. That must not fail, or lines would be sent again: it is tried for as long as the lease
+        is, unless this server stops."""
+        while parts:
+            now = datetime.now(UTC)
+            try:
+                with hasty_session() as session:
+                    for number, part in enumerate(parts):
+                        at = now + timedelta(microseconds=number)
+                        log_sinks.note_exported(session, part.export, part.places, at)
+            except DatabaseFailure as failure:
+                if now >= parts[0].export.lease - NOTE_AGAIN or self._stopping.is_set():
+                    raise
+                log.warning("What was sent of task logs cannot be noted; the next try comes soon: %s", failure.orig)
+                time.sleep(NOTE_AGAIN.total_seconds())
+            else:
+                return
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
         def timed() -> T:
@@ -152,24 +173,6 @@ def _read() -> list[_Part]:
         left -= read
     # Those that found no room are first next time.
     return sorted(parts, key=lambda part: part.served)
-
-
-def _note(parts: list[_Part]) -> None:
-    """Note what was sent. That must not fail, or lines would be sent again: it is tried for as long as the lease is."""
-    while parts:
-        now = datetime.now(UTC)
-        try:
-            with hasty_session() as session:
-                for number, part in enumerate(parts):
-                    at = now + timedelta(microseconds=number)
-                    log_sinks.note_exported(session, part.export, part.places, at)
-        except DatabaseFailure as failure:
-            if now >= parts[0].export.lease - NOTE_AGAIN:
-                raise
-            log.warning("What was sent of task logs cannot be noted; the next try comes soon: %s", failure.orig)
-            time.sleep(NOTE_AGAIN.total_seconds())
-        else:
-            return
 
 
 def _rest(parts: list[_Part]) -> None:

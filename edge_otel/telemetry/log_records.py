@@ -19,7 +19,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, Severi
 
 from edge_otel.telemetry import context, names
 
-LONGEST = 1024 * 1024
+LONGEST = 256 * 1024
 """Bytes of a line beyond which its end is not waited for, and JSON is not parsed."""
 BODY_MAX = 64 * 1024
 """Characters of a record's text."""
