@@ -77,8 +77,8 @@ def _around_reports(fatal: Callable[[list[Any]], bool], *, committed: bool) -> C
 def _after_append(append: Work) -> Work:
     """Not the first one: a part of the log is stored."""
 
-    def work(session: Any, job: Any, claim: int, offset: int, data: bytes) -> Any:
-        appended = append(session, job, claim, offset, data)
+    def work(session: Any, job: Any, claim: int, offset: int, *args: Any) -> Any:
+        appended = append(session, job, claim, offset, *args)
         if offset > 0:
             die()
         return appended

@@ -36,7 +36,9 @@ def wrong_chunks(session: Session, job_id: str, expected: bytes) -> list[str]:
     query = select(*columns).where(LogChunk.job_id == job_id).order_by(LogChunk.claim, LogChunk.offset)
     found = list(session.execute(query))
     wrong = list(tiles([tuple(row[:3]) for row in found]))
-    return wrong if b"".join(zlib.decompress(row.data) for row in found) == expected else [*wrong, "other bytes"]
+    return (
+        wrong if b"".join(zlib.decompress(row.data, wbits=47) for row in found) == expected else [*wrong, "other bytes"]
+    )
 
 
 class Queries:
@@ -90,7 +92,7 @@ class Server:
     def append(self, claim: int, first: int, data: bytes, caller: Principal | None = None) -> int:
         caller = caller or Principal("t", WORKERS[claim % 2])
         try:
-            answer = v2_logs._append(self.id, claim, first, data, caller, self._writer)
+            answer = v2_logs._append(self.id, claim, first, data, None, caller, self._writer)
         except LogGap as gap:
             raise Gap(gap.facts["cursor"]) from None
         return int(answer.headers["Range"].rpartition("-")[2] or -1) + 1
