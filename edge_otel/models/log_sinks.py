@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from edge_otel.models import jobs, logs, task_instances
+from edge_otel.models import jobs, logs
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Log, LogChunk
 from edge_otel.state import FINISHED
@@ -60,6 +60,9 @@ def claim_uploads(session: Session, now: datetime, lease: datetime, unfinished: 
 
     One whose task will go on under its id is not whole: it waits until ``unfinished``.
     """
+    # An API without a remote log needs none of Airflow's models.
+    from edge_otel.models import task_instances
+
     due = Log.upload.in_(("due", "begun")), Log.path.is_not(None), or_(Log.upload_at.is_(None), Log.upload_at <= now)
     ids = _leased(session, due, func.coalesce(Log.upload_at, Log.changed_at), limit, upload_at=lease)
     kept = task_instances.coming_back(session, ids)
