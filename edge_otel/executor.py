@@ -256,7 +256,7 @@ class EdgeExecutor(BaseExecutor):
                 return [], []
             lengths = logs.lengths(session, job.id)
             sources = [f"Edge worker {job.worker}, live"]
-            start = log_text.after(lengths, self._log_folder.base / (job.log_path or job.id))
+            start = log_text.after(job.id, lengths, self._log_folder.base / (job.log_path or job.id))
         return sources, log_text.stored(str(ti.id), start, whole=False) if start else []
 
     def end(self) -> None:

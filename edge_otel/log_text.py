@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from edge_otel.models import logs
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Job, Log
+
+HEAD = 4096
+"""Bytes at its beginning by which a file is known."""
 
 FILE_PIECE = 1024 * 1024
 """Bytes of a file that are read at once."""
@@ -81,18 +85,32 @@ def _missing(job: Job | None, lengths: dict[int, int]) -> str | None:
     return f"bytes {have} to {job.log_length - 1} are still to come from edge worker {job.worker}"
 
 
-def after(lengths: dict[int, int], file: Path) -> tuple[int, int] | None:
+def after(job_id: str, lengths: dict[int, int], file: Path) -> tuple[int, int] | None:
     """Return the claim and byte with which a log goes on behind its file on this machine, which is its beginning as it
-    was written from the store; None where the file has all."""
+    was written from the store; None where the file has all. A file that begins otherwise is not this log's: a run that
+    was deleted and made again has the same path."""
     try:
-        left = file.stat().st_size
+        with file.open("rb") as handle:
+            head, left = handle.read(HEAD), os.fstat(handle.fileno()).st_size
     except OSError:
+        head, left = b"", 0
+    if head and not _begin(job_id).startswith(head):
         left = 0
     for claim, length in lengths.items():
         if left < length:
             return claim, left
         left -= length
     return None
+
+
+def _begin(job_id: str) -> bytes:
+    """Return the first bytes of a stored log: HEAD, or all that there are."""
+    found = b""
+    end = (0, 0)
+    while len(found) < HEAD and (pieces := _next(job_id, end)):
+        found += b"".join(piece.data for piece in pieces)
+        end = pieces[-1].end
+    return found[:HEAD]
 
 
 class _Rest:

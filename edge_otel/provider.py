@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_otel.settings import SECTION, documented_options
 
-_WRAPPED = ("s3", "gs", "wasb", "hdfs", "oss", "cloudwatch", "stackdriver")
+_WRAPPED = ("s3", "gs", "wasb", "oss")
 REMOTE_LOG_SCHEMES = ("edge", *(f"edge+{scheme}" for scheme in _WRAPPED))
 """Of ``[logging] remote_base_log_folder``, for an Airflow that finds remote logs by their providers."""
 

@@ -7,6 +7,7 @@ the task is finished and the remote log has answered; what is read there is not 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from urllib.parse import urlsplit
 
 from edge_otel.errors import ConfigurationInvalid
 from edge_otel.settings import LogFolder, airflow_configuration
+
+log = logging.getLogger(__name__)
 
 Answer = tuple[list[str], list[Iterator[str]]]
 """Where a log was read, in words, and its lines by source."""
@@ -34,6 +37,8 @@ class EdgeRemoteLog:
     """A RemoteLogIO over the store, and over another one where that has what was uploaded."""
 
     def __init__(self, folder: LogFolder, inner: Any = None) -> None:
+        if why := unfit(inner):
+            raise ConfigurationInvalid(f"[logging] remote_base_log_folder: {why}")
         self._folder = folder
         self.inner = inner
         """The wrapped RemoteLogIO; None: the store is the only home of a log."""
@@ -92,7 +97,7 @@ class EdgeRemoteLog:
             if found[1]:
                 return found
             notes += found[0]
-        start = log_text.after(stored.lengths, self._folder.base / relative_path)
+        start = log_text.after(job_id, stored.lengths, self._folder.base / relative_path)
         if start is None:
             return notes, []
         sources = [*notes, "edge-otel: the database"]
@@ -117,7 +122,11 @@ class EdgeRemoteLog:
         from edge_otel import log_text
 
         read = getattr(self.inner, "stream", None) or self.inner.read
-        sources, found = read(relative_path, ti)
+        try:
+            sources, found = read(relative_path, ti)
+        except Exception as failure:
+            log.warning("The remote log cannot be read: %s", failure, exc_info=True)
+            return [f"edge-otel: the remote log cannot be read: {failure}"], []
         return sources, [log_text.lines([one]) if isinstance(one, str) else one for one in found or []]
 
 
@@ -151,6 +160,25 @@ def configured() -> Any:
 
 
 def sink() -> Any:
-    """Return the RemoteLogIO that finished logs are uploaded to, or None."""
+    """Return the RemoteLogIO that finished logs are uploaded to; None where there is none that can have them."""
     remote = configured()
-    return remote.inner if isinstance(remote, EdgeRemoteLog) else remote
+    inner = remote.inner if isinstance(remote, EdgeRemoteLog) else remote
+    if why := unfit(inner):
+        log.warning("Logs of edge workers are not uploaded: %s", why)
+        return None
+    return inner
+
+
+def unfit(remote: Any) -> str | None:
+    """Return why logs cannot be uploaded to a RemoteLogIO, or None: it must append the file that it is given."""
+    why = {
+        "CloudWatchRemoteLogIO": "takes lines from within tasks only, and removes a file that it is given unread",
+        "StackdriverRemoteLogIO": "takes lines from within tasks only, and removes a file that it is given unread",
+        "CloudLoggingRemoteLogIO": "takes lines from within tasks only, and removes a file that it is given unread",
+        "HdfsRemoteLogIO": "overwrites what it has with what comes later",
+    }.get(type(remote).__name__)
+    return (
+        f"{type(remote).__name__} {why}. Use edge:// or a remote log that keeps files, such as edge+s3://."
+        if why
+        else None
+    )

@@ -38,6 +38,8 @@ LEASE = timedelta(minutes=2)
 """Renewed while an upload goes on. If this server dies, its uploads wait so long for another."""
 SOON, LATE = timedelta(seconds=5), timedelta(minutes=5)
 """Between attempts: a quarter of the time that the log waits already, within these."""
+PATIENCE = timedelta(minutes=10)
+"""For an upload that does not come to an end; it is tried again, here or elsewhere."""
 UNFINISHED = timedelta(seconds=10)
 """Until a log is looked at again whose task goes on, or is not known to have ended yet."""
 DOUBT = timedelta(hours=1)
@@ -53,6 +55,10 @@ T = TypeVar("T")
 
 class _NotTaken(EdgeError):
     """The remote log did not take it. Airflow's own lines above say why."""
+
+
+class _Hangs(EdgeError):
+    """Its thread is left behind; what it does yet, the next attempt finds."""
 
 
 class _Unclear(EdgeError):
@@ -114,13 +120,14 @@ class Uploader:
     async def _attempt(self, upload: Upload) -> bool:
         """Try once, and note what came of it; return whether the remote log has it."""
         work = asyncio.create_task(self._in_turn(upload))
+        end = datetime.now(UTC) + PATIENCE
         try:
-            while not (await asyncio.wait([work], timeout=LEASE.total_seconds() / 4))[0]:
+            while not (await asyncio.wait([work], timeout=LEASE.total_seconds() / 4))[0] and datetime.now(UTC) < end:
                 with contextlib.suppress(DatabaseFailure):
                     upload = await _in_thread(_renewed, upload)
         finally:
             work.cancel()
-        failure = work.exception()
+        failure = work.exception() if work.done() else _Hangs("The remote log has not answered for 10 minutes.")
         counters.LOG_UPLOADS.labels("failed" if failure else work.result()).inc()
         if failure is not None:
             log.warning("The log %s was not uploaded, and is tried again: %s", upload.path, failure)
