@@ -10,6 +10,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Query, Request
 
+from edge_otel.api import log_files
 from edge_otel.api.auth import Caller, Principal
 from edge_otel.api.offers import not_offered, offer_of
 from edge_otel.api.refusals import RESPONSES
@@ -143,7 +144,7 @@ def set_state(
             return
         raise StaleClaim
     if finished:
-        request.app.state.log_writer.finalise(job_id)
+        log_files.finalise(job_id, request.app.state.log_folder)
 
 
 @router.get(f"/logs/logfile_path/{_Coordinates}", tags=["Logs"])
@@ -184,7 +185,7 @@ def push_logs(
         job_id, finished = job.id, job.state in FINISHED
     counters.LOG_BYTES_STORED.inc(stored)
     if finished:
-        request.app.state.log_writer.finalise(job_id)
+        log_files.finalise(job_id, request.app.state.log_folder)
 
 
 def _locked_job(
