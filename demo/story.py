@@ -17,7 +17,7 @@ from demo.postgres import Postgres
 from demo.spans import broken_chains, of_run, tree
 from demo.telemetry import Record, latest, lines
 from demo.wait import NotSeen
-from edge_otel.telemetry.names import WORKER_NAME
+from edge_otel.telemetry.names import SERVICE_NAME, WORKER_NAME
 
 WORKER = "site-1"
 
@@ -181,7 +181,8 @@ class Story:
     def _daemon_log(self) -> list[str]:
         def found() -> list[Record]:
             traces = {span.trace_id for span in of_run(self._store.spans(), self.run_id)}
-            return [r for r in self._store.records() if r.resource.get(WORKER_NAME) == WORKER and r.trace_id in traces]
+            by = {WORKER_NAME: WORKER, SERVICE_NAME: "edge-worker"}
+            return [r for r in self._store.records() if by.items() <= r.resource.items() and r.trace_id in traces]
 
         wrong = self._patiently(lambda: [] if found() else ["no line of the daemon's log names the trace"], "its log")
         show.title(f"Log of the daemon {WORKER}, as the receiver got it: lines of this trace")

@@ -12,12 +12,13 @@ from airflow.executors.base_executor import BaseExecutor
 from airflow.models.callback import CallbackKey
 from airflow.providers.common.compat.sdk import Stats
 
+from edge_otel import log_text
 from edge_otel.models import jobs, logs, task_instances, upkeep, workers
 from edge_otel.models.database import DatabaseFailure, check_migrated, passing
 from edge_otel.models.session import Session, hasty_session, new_session
 from edge_otel.models.tables import Job
 from edge_otel.reconcile import RunningJob, outcome, silent_since
-from edge_otel.settings import Settings
+from edge_otel.settings import LogFolder, Settings
 from edge_otel.state import FINISHED, GONE, JobState, WorkerState
 from edge_otel.telemetry import central, central_spans, names
 from edge_otel.telemetry.spans import Finished
@@ -60,6 +61,7 @@ class EdgeExecutor(BaseExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._settings = Settings.read(self.conf)
+        self._log_folder = LogFolder.read(self.conf)
         self._spans = central.recorder("edge-executor", central.collector(self._settings, os.environ))
         self._tracked: dict[str, _Tracked] = {}
         self._seen_until: datetime | None = None
@@ -243,16 +245,19 @@ class EdgeExecutor(BaseExecutor):
         self._follow(found)
         return [ti for ti in tis if str(ti.id) not in present]
 
-    def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
-        """Return what the task has logged so far, while it runs; afterwards the log file has it."""
+    def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], Iterable[str]]:
+        """Return what a running task has logged so far, in pieces that Airflow only iterates over, but for what is in
+        a file that it reads beside them: what the task logged before it was deferred."""
         if ti.try_number != try_number:
             return [], []
         with new_session() as session:
             job = session.get(Job, str(ti.id))
-            if job is None or job.log_complete:
+            if job is None:
                 return [], []
-            text = b"".join(logs.read(session, job.id, job.claim)).decode(errors="backslashreplace")
-            return [f"Edge worker {job.worker}, live"], [text]
+            lengths = logs.lengths(session, job.id)
+            sources = [f"Edge worker {job.worker}, live"]
+            start = log_text.after(job.id, lengths, self._log_folder.base / (job.log_path or job.id))
+        return sources, log_text.stored(str(ti.id), start, whole=False) if start else []
 
     def end(self) -> None:
         """Leave the jobs to the workers and to the next scheduler."""

@@ -6,6 +6,10 @@ from typing import Any
 
 from edge_otel.settings import SECTION, documented_options
 
+_WRAPPED = ("s3", "gs", "wasb", "oss")
+REMOTE_LOG_SCHEMES = ("edge", *(f"edge+{scheme}" for scheme in _WRAPPED))
+"""Of ``[logging] remote_base_log_folder``, for an Airflow that finds remote logs by their providers."""
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata. Source: ``airflow/provider_info.schema.json``."""
@@ -17,6 +21,9 @@ def get_provider_info() -> dict[str, Any]:
         "plugins": [{"name": "edge_otel", "plugin-class": "edge_otel.plugin.EdgePlugin"}],
         "db-managers": ["edge_otel.models.database.EdgeDBManager"],
         "cli": ["edge_otel.cli.get_cli_commands"],
+        "remote-logging": [
+            {"classpath": "edge_otel.remote_log.EdgeRemoteLog", "scheme": scheme} for scheme in REMOTE_LOG_SCHEMES
+        ],
         "config": {
             SECTION: {
                 "description": "The EdgeExecutor, the Edge API and `airflow edge worker`.",

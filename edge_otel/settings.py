@@ -63,7 +63,7 @@ class Settings:
     job_poll_interval: float = option(5.0, "How long a polling worker waits after it found no job.", at_least=0.1)
     log_interval: float = option(1.0, "How often a worker looks for new log lines of its jobs.", at_least=0.1)
     log_chunk_bytes: int = option(
-        512 * 1024,
+        1024 * 1024,
         "Most bytes of task log in one request, before compression.",
         at_least=1024,
         at_most=16 * 1024 * 1024,
@@ -102,6 +102,9 @@ class Settings:
         example="authorization=Bearer%20secret",
         sensitive=True,
     )
+    otlp_task_logs: bool = option(
+        True, "Send each line of task logs to that collector as a log record, with the trace of its task."
+    )
     metrics_token: str = option(
         "",
         "Bearer token with which Prometheus may read `/edge_worker/metrics`. Empty: only who is on the API server's own"
@@ -134,8 +137,15 @@ class Settings:
         " Read by `airflow edge worker`.",
         one_of=("Warning", "Info", "Off"),
     )
-    job_success_purge: float = option(5.0, "Minutes for which a successful job's row and log are kept.")
-    job_fail_purge: float = option(60.0, "Minutes for which a failed or lost job's row and log are kept.")
+    job_success_purge: float = option(5.0, "Minutes for which a successful job's row is kept.")
+    job_fail_purge: float = option(60.0, "Minutes for which a failed or lost job's row is kept.")
+    log_retention: float = option(
+        30.0,
+        "Days for which the log of a job that is over stays in the database, where nothing else has it"
+        " (`[logging] remote_base_log_folder = edge://`). A log that has its file, and was uploaded and exported where"
+        " that is configured, leaves with its job.",
+        at_most=36_500,
+    )
     worker_event_retention_days: float = option(
         30.0, "Days for which a worker's state history is kept.", at_most=36_500
     )

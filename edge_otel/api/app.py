@@ -7,18 +7,22 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from edge_otel import __version__
+from edge_otel import __version__, remote_log
 from edge_otel.api import channel, health, metrics, otlp, refusals, v1_jobs, v1_workers, v2_logs
 from edge_otel.api.auth import Authenticator
 from edge_otel.api.body_limit import BodyLimit
 from edge_otel.api.farewell import on_signals
 from edge_otel.api.forwarder import Forwarder
 from edge_otel.api.hub import Hub
-from edge_otel.api.log_files import Sweep
+from edge_otel.api.log_export import Exporter
+from edge_otel.api.log_files import Writer
+from edge_otel.api.log_sweep import Sweep, homes
+from edge_otel.api.log_upload import Uploader
 from edge_otel.api.timing import Timing
 from edge_otel.errors import NotMigrated
 from edge_otel.models import fleet
@@ -42,10 +46,12 @@ def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
     app = FastAPI(title="edge-otel Edge API", version=__version__, description=_DESCRIPTION, lifespan=_lifespan)
     app.state.settings = settings
     app.state.log_folder = log_folder
+    app.state.log_writer = Writer(log_folder)
     app.state.authenticator = Authenticator(settings.accept_shared_secret_tokens)
     app.state.fleet = metrics.Fleet()
     collector = central.collector(settings, os.environ)
     app.state.forwarder = Forwarder(collector)
+    app.state.exports_logs = settings.otlp_task_logs and collector is not None
     app.state.spans = central.recorder("edge-api", collector)
     app.add_middleware(BodyLimit)
     app.add_middleware(Timing)
@@ -61,8 +67,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(_prepare)
     await run_in_threadpool(state.spans.load)
     await state.forwarder.start()
-    hub = state.hub = Hub(state.settings, state.log_folder, state.spans)
-    sweep = asyncio.create_task(Sweep(state.log_folder).run(), name="edge-log-sweep")
+    writer = state.log_writer
+    hub = state.hub = Hub(state.settings, writer, state.spans)
+    looks = Sweep(writer, homes(exports=state.exports_logs), timedelta(days=state.settings.log_retention))
+    sweep = asyncio.create_task(looks.run(), name="edge-log-sweep")
+    exporter = Exporter(state.forwarder)
+    if state.exports_logs:
+        exporter.start()
+    uploader = Uploader(await run_in_threadpool(remote_log.sink), state.log_folder)
+    uploader.start()
     hub.start()
 
     def leave() -> None:
@@ -75,10 +88,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         sweep.cancel()
         await hub.stop()
+        state.forwarder.leave()
+        await exporter.stop()
+        await uploader.stop()
         await state.forwarder.close()
         state.fleet.close()
         await run_in_threadpool(state.spans.close)
         await asyncio.gather(sweep, return_exceptions=True)
+        await run_in_threadpool(writer.close)
 
 
 def _prepare() -> None:

@@ -34,6 +34,8 @@ PROTOBUF = "application/x-protobuf"
 
 PLACES, PLACES_PER_WORKER = 32, 4
 """Requests at a time, each with a body in memory; beyond these, workers are told to come again."""
+OURSELVES = ""
+"""Stands for this server where others are workers."""
 THREADS = 2
 """For unpacking, stamping and packing; small, because they share the interpreter with the hub's event loop."""
 MAX_UNPACKED = 16 * 1024 * 1024
@@ -127,12 +129,23 @@ class Forwarder:
             self._held[worker] -= 1
             if not self._held[worker]:
                 del self._held[worker]
-        if answer.status == 404:
-            raise NoCollector(f"The collector of the central side takes no {signal}.")
-        if not httpx.codes.is_success(answer.status):
-            raise CollectorRefused(reason=f"{answer.status} {answer.body[:200]!r}")
+        _raise_unless_taken(signal, answer)
         counters.OTLP_FORWARDED.labels(signal).inc(size)
         return _partial_success(answer.body)
+
+    async def send(self, signal: Signal, packed: bytes) -> bytes:
+        """Send a compressed request of this server's own, and return the body of the answer to it.
+
+        Raises NoCollector, CollectorAway, TooBusy, CollectorRefused.
+        """
+        self._check(signal, OURSELVES)
+        self._held[OURSELVES] += 1
+        try:
+            answer = await self._try(signal, "this server", packed)
+        finally:
+            self._held[OURSELVES] -= 1
+        _raise_unless_taken(signal, answer)
+        return answer.body
 
     def _check(self, signal: Signal, worker: str) -> None:
         """Raise NoCollector, CollectorAway or TooBusy where a request need not even be read."""
@@ -234,6 +247,13 @@ class Forwarder:
             problem = f"it answers {response.status_code}, but what it says ({kind!r}) is no OTLP, as from a wrong URL"
             return _Answer(0, asked, b"", problem)
         return _Answer(response.status_code, asked, body, problem)
+
+
+def _raise_unless_taken(signal: Signal, answer: _Answer) -> None:
+    if answer.status == 404:
+        raise NoCollector(f"The collector of the central side takes no {signal}.")
+    if not httpx.codes.is_success(answer.status):
+        raise CollectorRefused(reason=f"{answer.status} {answer.body[:200]!r}")
 
 
 def _new_transport() -> httpx.AsyncHTTPTransport:

@@ -16,6 +16,7 @@ from edge_otel.api.assigner import Assigner
 from edge_otel.api.auth import Principal, of_token
 from edge_otel.api.link import JobKey, Link
 from edge_otel.api.listening import Listening
+from edge_otel.api.log_files import Writer
 from edge_otel.api.pulse import Pulse
 from edge_otel.api.recorder import Recorder
 from edge_otel.errors import EdgeError, SessionReplaced, TooBusy
@@ -23,7 +24,7 @@ from edge_otel.messages import CLOSED, Accept, Bye, Cancel, Decline, Ended, Erro
 from edge_otel.models import fleet
 from edge_otel.models.reports import Report
 from edge_otel.models.session import hasty_session
-from edge_otel.settings import LogFolder, Settings
+from edge_otel.settings import Settings
 from edge_otel.state import JobState
 from edge_otel.telemetry import context, counters
 from edge_otel.telemetry.spans import Recorder as Spans
@@ -50,14 +51,14 @@ R = TypeVar("R")
 class Hub:
     """One per process. All of it runs in the server's event loop; the database is asked in threads."""
 
-    def __init__(self, settings: Settings, log_folder: LogFolder, spans: Spans) -> None:
+    def __init__(self, settings: Settings, writer: Writer, spans: Spans) -> None:
         self._settings = settings
         self.links: dict[str, Link] = {}
         self._handshaking = 0
         self._registering: set[str] = set()
         self._handshakes = ThreadPoolExecutor(HANDSHAKES, thread_name_prefix="edge-handshake")
         self.assigner = Assigner(self.links, settings, spans, self._report)
-        self.recorder = Recorder(log_folder, self.assigner.wake)
+        self.recorder = Recorder(writer, self.assigner.wake)
         self.pulse = Pulse(self.links, settings, spans, refuse=self.refuse, cancel=self._cancel)
         self.listening = Listening(self.assigner, self.pulse)
         self._tasks: list[asyncio.Task[None]] = []

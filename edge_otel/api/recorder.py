@@ -8,13 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
-from edge_otel.api import log_files
 from edge_otel.api.link import Link
+from edge_otel.api.log_files import Writer
 from edge_otel.messages import Confirmed, Stale, StateAck
 from edge_otel.models.database import DatabaseFailure, passing
 from edge_otel.models.reports import Recorded, Report, record_all
 from edge_otel.models.session import hasty_session
-from edge_otel.settings import LogFolder
 from edge_otel.state import JobState, Verdict
 from edge_otel.telemetry import counters
 
@@ -36,8 +35,8 @@ _Waiting = tuple[Link | None, Report]
 class Recorder:
     """One loop, with one thread for the database and one for log files."""
 
-    def __init__(self, log_folder: LogFolder, wake: Callable[[], None]) -> None:
-        self._log_folder = log_folder
+    def __init__(self, writer: Writer, wake: Callable[[], None]) -> None:
+        self._writer = writer
         self._wake = wake
         """Called when a job is back in the queue, or a worker's slot is free."""
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
@@ -127,7 +126,7 @@ class Recorder:
             return
         self._logs_waiting += 1
         loop = asyncio.get_running_loop()
-        written = loop.run_in_executor(self._files, log_files.finalise, job_id, self._log_folder)
+        written = loop.run_in_executor(self._files, self._writer.finalise, job_id)
 
         def done(future: asyncio.Future[bool]) -> None:
             self._logs_waiting -= 1

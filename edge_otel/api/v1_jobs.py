@@ -10,7 +10,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Query, Request
 
-from edge_otel.api import log_files
 from edge_otel.api.auth import Caller, Principal
 from edge_otel.api.offers import not_offered, offer_of
 from edge_otel.api.refusals import RESPONSES
@@ -144,7 +143,7 @@ def set_state(
             return
         raise StaleClaim
     if finished:
-        log_files.finalise(job_id, request.app.state.log_folder)
+        request.app.state.log_writer.finalise(job_id)
 
 
 @router.get(f"/logs/logfile_path/{_Coordinates}", tags=["Logs"])
@@ -185,7 +184,7 @@ def push_logs(
         job_id, finished = job.id, job.state in FINISHED
     counters.LOG_BYTES_STORED.inc(stored)
     if finished:
-        log_files.finalise(job_id, request.app.state.log_folder)
+        request.app.state.log_writer.finalise(job_id)
 
 
 def _locked_job(

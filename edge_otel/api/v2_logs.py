@@ -9,15 +9,14 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from edge_otel.api import log_files
 from edge_otel.api.auth import Caller, Principal
 from edge_otel.api.body_limit import MAX_LOG_BODY, decompressed
+from edge_otel.api.log_files import Writer
 from edge_otel.api.refusals import RESPONSES, cursor_range
 from edge_otel.errors import BadInput, JobNotFound, LogGap, StaleClaim
 from edge_otel.models import jobs, logs
 from edge_otel.models.session import Session, new_session
 from edge_otel.models.tables import Job
-from edge_otel.settings import LogFolder
 from edge_otel.telemetry import counters
 from edge_otel.wire import CLAIM_HEADER, Claim
 
@@ -46,9 +45,11 @@ async def append(
 ) -> Response:
     """Append bytes of the task's log file; the Range header of the answer tells how many are stored."""
     body = await request.body()
-    data = decompressed(body, MAX_LOG_BODY) if content_encoding == "gzip" else body
+    packed = body if content_encoding == "gzip" else None
+    data = body if packed is None else await run_in_threadpool(decompressed, packed, MAX_LOG_BODY)
     first = _first_byte(content_range, len(data))
-    return await run_in_threadpool(_append, str(job_id), claim, first, data, caller, request.app.state.log_folder)
+    writer = request.app.state.log_writer
+    return await run_in_threadpool(_append, str(job_id), claim, first, data, packed, caller, writer)
 
 
 @router.head("/{job_id}/log", response_class=Response)
@@ -59,18 +60,20 @@ def cursor(job_id: UUID, caller: Caller, claim: ClaimHeader) -> Response:
         return _stored(logs.cursor(session, job.id, claim), 200)
 
 
-def _append(job_id: str, claim: int, first: int, data: bytes, caller: Principal, folder: LogFolder) -> Response:
+def _append(
+    job_id: str, claim: int, first: int, data: bytes, packed: bytes | None, caller: Principal, writer: Writer
+) -> Response:
     with new_session() as session:
         job = _job_of(session, job_id, claim, caller)
         try:
-            stored = logs.append(session, job, claim, first, data)
+            stored = logs.append(session, job, claim, first, data, packed)
         except LogGap:
             counters.LOG_GAPS.inc()
             raise
         complete = logs.all_here(session, job)
     counters.LOG_BYTES_STORED.inc(stored.fresh)
     if complete:
-        log_files.finalise(job_id, folder)
+        writer.finalise(job_id)
     return _stored(stored.cursor, 202)
 
 

@@ -7,25 +7,39 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from edge_otel.errors import LogGap
-from edge_otel.models.tables import Job, LogChunk
+from edge_otel.models.session import prepare_lock
+from edge_otel.models.tables import Job, Log, LogChunk
 from edge_otel.state import FINISHED
+
+ABOUT = ("dag_id", "task_id", "run_id", "map_index", "try_number", "queue", "worker", "team")
+"""What a log's row says of its job."""
+
+READ_CHUNKS = 8
+"""Most chunks that are in memory at once: they have a megabyte each, unless administrators made them larger."""
+PURGE_LIMIT, PURGE_CHUNKS = 200, 500
+"""Most rows that one purge of logs removes: a chunk may have a megabyte."""
 
 
 def cursor(session: Session, job_id: str, claim: int) -> int:
     """Return how many bytes of this claim's log are stored."""
     stored = session.scalar(
-        select(func.max(LogChunk.offset + LogChunk.length)).where(LogChunk.job_id == job_id, LogChunk.claim == claim)
+        select(LogChunk.offset + LogChunk.length)
+        .where(LogChunk.job_id == job_id, LogChunk.claim == claim)
+        .order_by(LogChunk.offset.desc())
+        .limit(1)
     )
-    return int(stored or 0)
+    return stored or 0
 
 
-def stored_bytes(session: Session, job_id: str) -> int:
-    """Return how many bytes of the job's log are stored, of all claims."""
-    return int(session.scalar(select(func.sum(LogChunk.length)).where(LogChunk.job_id == job_id)) or 0)
+def lengths(session: Session, job_id: str) -> dict[int, int]:
+    """Return how many bytes are stored of each claim, in the order in which they make the log."""
+    end = func.max(LogChunk.offset + LogChunk.length)
+    query = select(LogChunk.claim, end).where(LogChunk.job_id == job_id).group_by(LogChunk.claim)
+    return {claim: int(length) for claim, length in session.execute(query.order_by(LogChunk.claim))}
 
 
 class Appended(NamedTuple):
@@ -37,19 +51,18 @@ class Appended(NamedTuple):
     """Those that were not before."""
 
 
-def append(session: Session, job: Job, claim: int, offset: int, data: bytes) -> Appended:
+def append(session: Session, job: Job, claim: int, offset: int, data: bytes, packed: bytes | None = None) -> Appended:
     """Store bytes that begin at ``offset`` of what a locked job logged under a claim.
 
     What is stored already is dropped; LogGap is raised, with the cursor, if bytes before ``offset`` are missing.
+    ``packed`` is the same as one gzip stream, where the worker has sent that: it need not be compressed again.
     """
     known = cursor(session, job.id, claim)
     if offset > known:
         raise LogGap(cursor=known)
     fresh = data[known - offset :]
     if fresh:
-        session.add(_chunk(job.id, claim, known, fresh, None))
-        job.log_complete = False
-        session.flush()
+        _store(session, job, _chunk(job.id, claim, known, fresh, None, packed if offset == known else None))
     return Appended(known + len(fresh), len(fresh))
 
 
@@ -64,20 +77,55 @@ def push(session: Session, job: Job, data: bytes, pushed_at: datetime) -> int:
     if repeated is not None:
         return 0
     if data:
-        session.add(_chunk(job.id, job.claim, cursor(session, job.id, job.claim), data, pushed_at))
-        # What comes after the end (an edge3 worker's own error text) belongs into the file as well.
-        job.log_complete = False
-        session.flush()
+        _store(session, job, _chunk(job.id, job.claim, cursor(session, job.id, job.claim), data, pushed_at))
     return len(data)
 
 
-def read(session: Session, job_id: str, claim: int | None = None) -> Iterator[bytes]:
-    """Yield the bytes of a job's log in order, of one claim or of all."""
-    query = select(LogChunk.data).where(LogChunk.job_id == job_id).order_by(LogChunk.claim, LogChunk.offset)
-    if claim is not None:
-        query = query.where(LogChunk.claim == claim)
-    for data in session.scalars(query.execution_options(yield_per=16)):
-        yield zlib.decompress(data)
+class Piece(NamedTuple):
+    """Bytes that follow each other in one claim's log."""
+
+    claim: int
+    offset: int
+    data: bytes
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """The claim, and the byte after these."""
+        return self.claim, self.offset + len(self.data)
+
+
+def pieces(session: Session, job_id: str, claim: int = 0, offset: int = 0) -> list[Piece]:
+    """Return the next bytes of a log, from a byte of a claim on: READ_CHUNKS pieces at most, none at its end."""
+    of_claim = (LogChunk.job_id == job_id) & (LogChunk.claim == claim)
+    first = select(func.max(LogChunk.offset)).where(of_claim, LogChunk.offset <= offset).scalar_subquery()
+    query = (
+        select(LogChunk.claim, LogChunk.offset, LogChunk.data)
+        .where(LogChunk.job_id == job_id, LogChunk.claim >= claim)
+        .where((LogChunk.claim > claim) | (LogChunk.offset >= func.coalesce(first, 0)))
+        .order_by(LogChunk.claim, LogChunk.offset)
+        .limit(READ_CHUNKS)
+    )
+    found = [Piece(of, start, zlib.decompress(data)) for of, start, data in session.execute(query)]
+    if found and found[0].claim == claim and (known := offset - found[0].offset) > 0:
+        found[0] = Piece(claim, offset, found[0].data[known:])
+    # Where the log ends at the given byte.
+    return [piece for piece in found if piece.data]
+
+
+def read(session: Session, job_id: str) -> Iterator[bytes]:
+    """Yield the bytes of a job's log in order."""
+    end = (0, 0)
+    while found := pieces(session, job_id, *end):
+        yield from (piece.data for piece in found)
+        end = found[-1].end
+
+
+def mark_written(session: Session, job_id: str, now: datetime) -> None:
+    """Note that the log's file stands, whole; a remote log is to have it next, and the collector a last line without an
+    end. A job without a byte has no log."""
+    log = session.get(Log, job_id)
+    if log is not None:
+        log.changed_at, log.upload, log.export_due = now, "due", True
 
 
 def all_here(session: Session, job: Job) -> bool:
@@ -87,13 +135,79 @@ def all_here(session: Session, job: Job) -> bool:
     return cursor(session, job.id, job.claim) >= job.log_length
 
 
-def _chunk(job_id: str, claim: int, offset: int, data: bytes, pushed_at: datetime | None) -> LogChunk:
+class Homes(NamedTuple):
+    """Where else logs go, and what the store keeps them for."""
+
+    only_here: bool = False
+    """Airflow reads finished logs from the store."""
+    uploads: bool = False
+    """There is a remote log that they are uploaded to."""
+    exports: bool = False
+    """Their lines are sent as OTLP log records."""
+
+
+def purge(session: Session, homes: Homes, kept_since: datetime) -> bool:
+    """Delete logs without a job that have all their other homes, or are as old as ``kept_since``; return whether to
+    call again. It removes PURGE_LIMIT logs or PURGE_CHUNKS chunks at most, and passes over what another server has."""
+    done = Log.changed_at < kept_since
+    if not homes.only_here:
+        has_homes = Log.upload == "done" if homes.uploads else Log.upload != "none"
+        if homes.exports:
+            has_homes &= Log.export_due.is_(False)
+        done |= has_homes
+    jobless = ~exists().where(Job.id == Log.job_id)
+    found = session.scalars(select(Log.job_id).where(done, jobless).order_by(Log.changed_at).limit(PURGE_LIMIT))
+    prepare_lock(session, Log)
+    locked = select(Log.job_id).where(Log.job_id.in_(list(found))).with_for_update(skip_locked=True)
+    ids = list(session.scalars(locked))
+    key = (LogChunk.job_id, LogChunk.claim, LogChunk.offset)
+    of_chunks = select(*key).where(LogChunk.job_id.in_(ids)).order_by(*key).limit(PURGE_CHUNKS)
+    chunks = [tuple(row) for row in session.execute(of_chunks)]
+    for start in range(0, len(chunks), 100):
+        session.execute(delete(LogChunk).where(tuple_(*key).in_(chunks[start : start + 100])))
+    if len(chunks) == PURGE_CHUNKS:
+        return True
+    session.execute(delete(Log).where(Log.job_id.in_(ids)).execution_options(synchronize_session=False))
+    return len(ids) == PURGE_LIMIT
+
+
+def _store(session: Session, job: Job, chunk: LogChunk) -> None:
+    log = session.get(Log, job.id)
+    if log is None:
+        about = {name: getattr(job, name) for name in ABOUT}
+        times = {"created_at": job.changed_at, "changed_at": job.changed_at}
+        log = Log(job_id=job.id, path=job.log_path, about=about, carrier=job.carrier, exported={}, **times)
+        session.add(log)
+        # Before the chunk, which refers to it.
+        session.flush()
+    log.export_due = True
+    # What comes after the end (a task that was deferred, an edge3 worker's own error text) belongs into the file too.
+    job.log_complete = False
+    log.upload = "none"
+    session.add(chunk)
+    session.flush()
+
+
+def _chunk(
+    job_id: str, claim: int, offset: int, data: bytes, pushed_at: datetime | None, packed: bytes | None = None
+) -> LogChunk:
     # Level 1: logs shrink well at any level, and the API server's processor time is what is scarce.
     return LogChunk(
         job_id=job_id,
         claim=claim,
         offset=offset,
         length=len(data),
-        data=zlib.compress(data, 1),
+        data=(_as_zlib(packed, data) if packed else None) or zlib.compress(data, 1),
         pushed_at=pushed_at,
     )
+
+
+def _as_zlib(packed: bytes, data: bytes) -> bytes | None:
+    """Return a gzip stream of ``data`` as zlib's: the same between another head and another checksum (RFC 1950, 1952).
+
+    None where its head has options, which nobody sends.
+    """
+    plain, head, foot = b"\x1f\x8b\x08\x00", 10, 8
+    if not packed.startswith(plain):
+        return None
+    return b"\x78\x01" + packed[head:-foot] + zlib.adler32(data).to_bytes(4, "big")

@@ -154,13 +154,51 @@ class Job(Base):
     )
 
 
+class Log(Base):
+    """What a job logged. It stays when its job's row goes, for as long as the bytes have no other home."""
+
+    __tablename__ = "edge_otel_log"
+
+    job_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    path: Mapped[str | None] = mapped_column(String(2048))
+    """The job's ``log_path``."""
+    about: Mapped[dict[str, Any]]
+    """Whose log it is: dag_id, task_id, run_id, map_index, try_number, queue, worker (the first that logged), team."""
+    carrier: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    """When the job, as it was at the first bytes, had last changed."""
+    changed_at: Mapped[datetime]
+    """When the file was last written whole; until then, as ``created_at``."""
+    upload: Mapped[str] = mapped_column(String(8), default="none")
+    """To Airflow's remote log: none (not whole yet), due (the file stands), begun or done. A log that goes on after
+    that (its task was deferred) is none again, and the remote log may hold its beginning."""
+    upload_at: Mapped[datetime | None]
+    """Before this, no other attempt at the upload."""
+    uploaded: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """What the remote log has: ``done``, bytes by claim number; and ``begun``, the same after an attempt of which it
+    is not known yet what came of it."""
+    export_due: Mapped[bool] = mapped_column(Boolean, default=True)
+    """There are bytes, or an end, that were not sent as OTLP log records."""
+    export_at: Mapped[datetime | None]
+    """Before this, nobody else sends them."""
+    exported: Mapped[dict[str, Any]]
+    """Up to where the lines were sent as log records, by claim number: the byte, and whether that is within a line that
+    was cut off."""
+
+    __table_args__ = (
+        Index("edge_otel_log_changed", "changed_at"),
+        Index("edge_otel_log_upload", "upload", "upload_at"),
+        Index("edge_otel_log_export", "export_due", "export_at"),
+    )
+
+
 class LogChunk(Base):
     """A range of the bytes that one claim of a job logged."""
 
     __tablename__ = "edge_otel_log_chunk"
 
     job_id: Mapped[str] = mapped_column(
-        Id, ForeignKey("edge_otel_job.id", ondelete="CASCADE", name="edge_otel_log_chunk_job"), primary_key=True
+        Id, ForeignKey("edge_otel_log.job_id", ondelete="CASCADE", name="edge_otel_log_chunk_log"), primary_key=True
     )
     claim: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     """A task that was deferred runs again under the same id: its log goes on in the next claim."""

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from edge_otel.models.jobs import batches
 from edge_otel.models.session import prepare_lock
-from edge_otel.models.tables import Job, LogChunk, Worker
+from edge_otel.models.tables import Job, Worker
 from edge_otel.models.wakeup import announce_jobs, announce_worker
 from edge_otel.state import FINISHED, GONE, JobState
 
@@ -162,8 +162,7 @@ def keep(session: Session, ids: Collection[str], now: datetime) -> None:
 
 
 def delete_finished(session: Session, ids: Collection[str]) -> None:
-    """Delete finished jobs with their logs."""
+    """Delete finished jobs; their logs have a time of their own."""
     for batch in batches(ids):
         finished = _unlocked(session, Job.id.in_(batch), Job.state.in_(FINISHED))
-        session.execute(delete(LogChunk).where(LogChunk.job_id.in_(finished)))
         session.execute(delete(Job).where(Job.id.in_(finished)).execution_options(synchronize_session=False))

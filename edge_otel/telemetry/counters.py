@@ -47,6 +47,13 @@ CHANNEL_CONNECTIONS = Gauge(
 CHANNEL_DISCONNECTS = _counter(names.CHANNEL_DISCONNECTS)
 LOG_BYTES_STORED = _counter(names.LOG_BYTES_STORED)
 LOG_GAPS = _counter(names.LOG_GAPS)
+LOG_UPLOADS = _counter(names.LOG_UPLOADS)
+LOG_RECORDS = _counter(names.LOG_RECORDS)
+# From 0 on, so that the first failure is an increase.
+for _outcome in ("done", "found", "failed"):
+    LOG_UPLOADS.labels(_outcome)
+for _outcome in ("sent", "refused"):
+    LOG_RECORDS.labels(_outcome)
 OTLP_FORWARDED = _counter(names.OTLP_FORWARDED)
 OTLP_REJECTED = _counter(names.OTLP_REJECTED)
 REQUEST_SECONDS = _histogram(names.REQUEST_SECONDS)

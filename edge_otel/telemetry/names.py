@@ -64,7 +64,7 @@ class Metric:
 
 # Resource attributes.
 SERVICE_NAMESPACE = Attribute("service.namespace", "airflow")
-SERVICE_NAME = Attribute("service.name", "Who speaks", ("edge-worker", "edge-api", "edge-executor"))
+SERVICE_NAME = Attribute("service.name", "Who speaks", ("edge-worker", "edge-api", "edge-executor", "airflow-task"))
 SERVICE_VERSION = Attribute("service.version", "Version of edge-otel")
 DEPLOYMENT = Attribute("deployment.environment.name", "Where the worker was told (OTEL_RESOURCE_ATTRIBUTES)")
 HOST_NAME = Attribute("host.name", "Host name")
@@ -106,7 +106,9 @@ ERROR_TYPE = Attribute(
 EXCEPTION_TYPE = Attribute("exception.type", "Class of the exception that a line of the log shows")
 EXCEPTION_MESSAGE = Attribute("exception.message", "Its text")
 EXCEPTION_STACKTRACE = Attribute("exception.stacktrace", "Its traceback")
-LOG_RECORD = (EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE)
+LOG_RECORD_ID = Attribute("log.record.uid", "Of a line of a task's log: what comes twice under one id is one line")
+LOG_TRUNCATED = Attribute("edge.log.truncated", "True where a line was too long: only its beginning is there")
+LOG_RECORD = (EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE, LOG_RECORD_ID, LOG_TRUNCATED)
 """Beside the attributes of the job that it is about."""
 ORPHAN_REASON = Attribute("edge.orphan.reason", "Why nobody will report this job", ("worker_gone", "not_reported"))
 LOG_OFFSET = Attribute("edge.log.offset", "First byte of the chunk in the log file")
@@ -284,6 +286,11 @@ CHANNEL_DISCONNECTS = Metric("edge_channel_disconnects_total", "counter", "{conn
     ("reason",))
 LOG_BYTES_STORED = Metric("edge_log_bytes_total", "counter", "By", "Bytes of task log that were stored.")
 LOG_GAPS = Metric("edge_log_gaps_total", "counter", "{request}", "Pieces of log that began beyond what is stored.")
+LOG_UPLOADS = Metric("edge_log_uploads_total", "counter", "{upload}",
+    "Attempts to upload a task's log to Airflow's remote log: done, failed, or found (it had been uploaded already).",
+    ("outcome",))
+LOG_RECORDS = Metric("edge_log_records_total", "counter", "{record}",
+    "Lines of task logs that went to the collector as log records: sent, or refused by it.", ("outcome",))
 OTLP_FORWARDED = Metric("edge_otlp_forwarded_bytes_total", "counter", "By",
     "Telemetry of workers that the collector took, before compression.", ("signal",))
 OTLP_REJECTED = Metric("edge_otlp_rejected_total", "counter", "{request}",
@@ -293,8 +300,8 @@ REQUEST_SECONDS = Metric("edge_api_request_duration_seconds", "histogram", "s",
 
 PROCESS_METRICS = (
     JOB_QUEUE_SECONDS, JOB_RUN_SECONDS, JOBS_ASSIGNED, JOBS_FINISHED, JOBS_REQUEUED, JOBS_STALE, HEARTBEATS,
-    CHANNEL_MESSAGES, CHANNEL_CONNECTIONS, CHANNEL_DISCONNECTS, LOG_BYTES_STORED, LOG_GAPS, OTLP_FORWARDED,
-    OTLP_REJECTED, REQUEST_SECONDS,
+    CHANNEL_MESSAGES, CHANNEL_CONNECTIONS, CHANNEL_DISCONNECTS, LOG_BYTES_STORED, LOG_GAPS, LOG_UPLOADS,
+    LOG_RECORDS, OTLP_FORWARDED, OTLP_REJECTED, REQUEST_SECONDS,
 )
 
 # The scheduler, through Airflow's own metrics (statsd or OpenTelemetry, milliseconds as all of Airflow's timers).

@@ -53,7 +53,8 @@ def test_the_daemons_log_names_the_trace_of_the_task_that_a_line_is_about(rig: R
     traces = {span.trace_id for span in of_run(rig.spans.spans(), run)}
 
     def about() -> list[str]:
-        return [r.body for r in rig.spans.records() if r.trace_id in traces]
+        said = (r for r in rig.spans.records() if r.resource[names.SERVICE_NAME] == "edge-worker")
+        return [r.body for r in said if r.trace_id in traces]
 
     rig.wait(lambda: any("signal 9" in line for line in about()), "the daemon's word on the killed task", 30)
 

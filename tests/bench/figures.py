@@ -80,6 +80,14 @@ FIGURES = (
     Figure("telemetry_task_percent", "  a task takes longer by, median, %", most=5),
     Figure("telemetry_fault_percent", "  collector at its worst against healthy: a task, median, %", most=5),
     Figure("telemetry_rss_mb", "  daemon alone, after all of it, RSS in MB", most=65),
+    Figure("logs_one_mb_s", "one task's log of 1 GB to the store, MB/s", True, times=3),
+    Figure("logs_many_mb_s", "50 tasks that log at once, to the store, MB/s", True, times=3),
+    Figure("logs_end_s", "  from the last byte of 1 GB to the job's recorded end, s", most=1),
+    Figure("logs_many_end_s", "  the same of 50 tasks that log 1 MB/s each, the slowest, s", most=1),
+    Figure("logs_lag_s", "  from their last byte to the last one's in the store, s"),
+    Figure("logs_daemon_rss_mb", "  daemon, peak RSS in MB", most=150),
+    Figure("logs_api_rss_mb", "  API process, peak RSS in MB"),
+    Figure("logs_quiet_percent", "  daemon with 50 quiet jobs, CPU in % of a core", most=2),
 )
 
 

@@ -18,7 +18,7 @@ import psutil
 
 from demo.cluster import Cluster
 from demo.process import Process, free_port
-from tests.bench import starts
+from tests.bench import logs, starts
 from tests.bench.edge3_load import POLL_INTERVAL, Edge3Load
 from tests.bench.findings import Findings
 from tests.bench.http_load import Pace, shared_secret
@@ -57,6 +57,7 @@ class Site:
         self.cluster = Cluster(
             folder, database=database, port=free_port(), dags=dags, otlp=None, executor=side.executor, options=OPTIONS
         )
+        self._database = database
         self._connection = connect(database)
         self._statements = StatementLog(database, postgres_log)
 
@@ -76,6 +77,7 @@ class Site:
             "worker": self.worker,
             "start": self.start,
             "mapped": self.mapped,
+            "logs": self.logs,
         }
 
     def sync(self, findings: Findings) -> None:
@@ -176,6 +178,11 @@ class Site:
         self.cluster.wait(lambda: self.cluster.api.dag_exists(DAG), "the DAG", 120)
         run_mapped(self.cluster, 8)
         _, findings.figures["mapped_64_s"] = run_mapped(self.cluster, self._sizes.mapped)
+
+    def logs(self, findings: Findings) -> None:
+        """Measure what shipping logs achieves."""
+        self._need_api()
+        logs.measure(self._side, self.cluster, self._database, self._sizes, findings)
 
 
 def idle_memory(worker: Process) -> dict[str, float]:

@@ -95,13 +95,18 @@ def worker_starter(side: Side, cluster: Cluster) -> Callable[[], Process]:
     """Return what starts the side's worker as its users do, with what it needs in place."""
     if side is OURS:
         return EdgeWorker(cluster, WORKER, token=create_token(cluster, WORKER), concurrency=CONCURRENCY).start
-    env = site(cluster.base, home=cluster.folder / "site", dags=cluster.dags) | {
-        "AIRFLOW__API_AUTH__JWT_SECRET": cluster.keys.jwt,
-        "AIRFLOW__CORE__EXECUTOR": side.executor,
-        "AIRFLOW__EDGE__API_URL": f"{cluster.edge_url}/v1/rpcapi",
-    }
+    env = edge3_site(cluster)
     command: list[str | Path] = [sys.executable, "-m", "airflow", "edge", "worker", "-q", "default"]
     return lambda: cluster.start_worker(WORKER, [*command, "-c", str(CONCURRENCY), "-H", WORKER], env)
+
+
+def edge3_site(cluster: Cluster) -> dict[str, str]:
+    """Return the environment of edge3's worker."""
+    return site(cluster.base, home=cluster.folder / "site", dags=cluster.dags) | {
+        "AIRFLOW__API_AUTH__JWT_SECRET": cluster.keys.jwt,
+        "AIRFLOW__CORE__EXECUTOR": EDGE3.executor,
+        "AIRFLOW__EDGE__API_URL": f"{cluster.edge_url}/v1/rpcapi",
+    }
 
 
 def create_group_token(cluster: Cluster) -> str:

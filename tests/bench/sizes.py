@@ -36,3 +36,8 @@ class Sizes:
     connects_per_second: float = size(50.0, "while the fleet grows")
     restart_at: int = size(500, "step at which the API process is killed and started again")
     telemetry_rounds: int = size(5, "runs of the mapped tasks in each state of the collector")
+    log_mb: int = size(1000, "MiB that one task logs, at 100 MiB/s")
+    log_mb_edge3: int = size(100, "the same for edge3, whose time grows with the square")
+    log_burst_mb: int = size(4, "MiB that each of many tasks logs at once, of both sides")
+    log_tasks: int = size(50, "tasks that log 1 MiB/s each")
+    log_seconds: float = size(20.0, "for which they do, and for which as many quiet ones are looked at")

@@ -16,16 +16,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from airflow_database import use
 
-from edge_otel.api import assigner, pulse, recorder
+from edge_otel.api import assigner, log_files, log_upload, pulse, recorder, v2_logs
 from edge_otel.api.app import create_configured_app
 from edge_otel.api.hub import Hub
+from edge_otel.models import logs
 from edge_otel.state import FINISHED, JobState
+
+with suppress(ImportError):
+    # Where it is installed, what servers upload logs with: each would take a second to load it.
+    import airflow.providers.amazon.aws.log.s3_task_handler  # noqa: F401
 
 Work = Callable[..., Any]
 
@@ -68,12 +74,53 @@ def _around_reports(fatal: Callable[[list[Any]], bool], *, committed: bool) -> C
     return wrap
 
 
+def _after_append(append: Work) -> Work:
+    """Not the first one: a part of the log is stored."""
+
+    def work(session: Any, job: Any, claim: int, offset: int, *args: Any) -> Any:
+        appended = append(session, job, claim, offset, *args)
+        if offset > 0:
+            die()
+        return appended
+
+    return work
+
+
+def _after_append_committed(append: Work) -> Work:
+    def work(job_id: str, claim: int, first: int, *args: Any) -> Any:
+        answer = append(job_id, claim, first, *args)
+        if first > 0:
+            die()
+        return answer
+
+    return work
+
+
+def _after(write: Work) -> Work:
+    def work(*args: Any) -> None:
+        write(*args)
+        die()
+
+    return work
+
+
+def _before(_: Work) -> Work:
+    def work(*args: Any) -> Any:
+        die()
+
+    return work
+
+
 DEATHS: dict[str, tuple[Any, str, Callable[[Work], Work]]] = {
     "after the claim, before the offer": (assigner, "_claim", _after_claim),
     "after accept, before its commit": (recorder, "_write", _around_reports(_accepts, committed=False)),
     "after accept's commit, before confirmed": (recorder, "_write", _around_reports(_accepts, committed=True)),
     "after the end, before its commit": (recorder, "_write", _around_reports(_ends, committed=False)),
     "after the end's commit, before state_ack": (recorder, "_write", _around_reports(_ends, committed=True)),
+    "in an append, before its commit": (logs, "append", _after_append),
+    "after an append's commit, before its answer": (v2_logs, "_append", _after_append_committed),
+    "after a log's file was written, before that is stored": (log_files, "_write", _after),
+    "after a log's upload, before that is noted": (log_upload, "_note", _before),
 }
 """By the step at which a server kills itself: what is wrapped, and in what."""
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ class Replica:
 class Replicas:
     """Starts servers in a fraction of the time that Python needs to import them."""
 
-    def __init__(self) -> None:
+    def __init__(self, packages: Path | None = None) -> None:
+        """``packages``: a folder with more packages."""
         self._logs = tempfile.TemporaryDirectory(prefix="edge-replicas-")
         self._count = 0
         self._forker = subprocess.Popen(
@@ -83,7 +85,7 @@ class Replicas:
             start_new_session=True,
             # Each server is told its own database; that of an earlier test may be one that Airflow has no driver for.
             env={name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__DATABASE__")}
-            | {"PYTHONPATH": str(HERE.parent.parent)},
+            | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, [HERE.parent.parent, packages])))},
         )
         assert self._answer() == "ready"
 
@@ -98,17 +100,20 @@ class Replicas:
         port: int | None = None,
         dies: str | None = None,
         slow: bool = False,
+        logs: Path | None = None,
+        env: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Replica:
         """Start a server with these options of ``[edge]``; ``dies``: the step at which it kills itself; ``slow``: all
-        that it asks of the database takes a while."""
+        that it asks of the database takes a while; ``logs``: where it writes the logs of tasks; ``env``: more of
+        the environment."""
         self._count += 1
         port = port or free_port()
         log = Path(self._logs.name) / f"{self._count}.log"
-        env = {f"AIRFLOW__EDGE__{name.upper()}": str(value) for name, value in options.items()}
+        env = dict(env or {}) | {f"AIRFLOW__EDGE__{name.upper()}": str(value) for name, value in options.items()}
         env |= {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
-            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": self._logs.name,
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs or self._logs.name),
         }
         assert self._forker.stdin is not None
         order = {"port": port, "log": str(log), "env": env, "dies": dies, "slow": slow}

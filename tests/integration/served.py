@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from demo.process import free_port
 from demo.wait import wait_for
+from edge_otel.api.log_files import Writer
 from edge_otel.models import tokens
 from edge_otel.models.session import new_session
 from edge_otel.settings import LogFolder
@@ -52,7 +53,7 @@ class Api:
     def write_logs_to(self, folder: Path) -> None:
         """Let finished logs go below this folder."""
         self.logs = folder
-        self.app.state.log_folder = LogFolder(folder, 0o755, 0o644)
+        self.app.state.log_writer = Writer(LogFolder(folder, 0o755, 0o644))
 
     def call(self, method: str, path: str, token: str | None = None, **kwargs: Any) -> requests.Response:
         """Send one request with this token."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import stat
+import tracemalloc
+from datetime import timedelta
 
 import pytest
 from rows import NOW, claim, queue_job, register
 
-from edge_otel.api.log_files import Sweep, finalise
+from demo.wait import wait_for
+from edge_otel import log_text
+from edge_otel.api import log_files
+from edge_otel.api.log_files import Writer
+from edge_otel.api.log_sweep import Sweep
 from edge_otel.models import jobs, logs, upkeep
 from edge_otel.models.tables import Job, Worker
 from edge_otel.settings import LogFolder
@@ -44,7 +50,7 @@ def complete(database, job_id):
 
 def test_a_finished_jobs_log_is_written_with_airflows_permissions(database, folder):
     job_id = run_job(database, b"hello\n", log_length=6, log_sha256=hashlib.sha256(b"hello\n").hexdigest())
-    finalise(job_id, folder)
+    Writer(folder).finalise(job_id)
     target = folder.base / PATH
     assert target.read_bytes() == b"hello\n"
     assert complete(database, job_id)
@@ -55,20 +61,20 @@ def test_a_finished_jobs_log_is_written_with_airflows_permissions(database, fold
 
 def test_a_file_that_stands_is_not_written_again(database, folder):
     job_id = run_job(database, b"hello\n")
-    finalise(job_id, folder)
+    Writer(folder).finalise(job_id)
     (folder.base / PATH).write_text("changed")
-    finalise(job_id, folder)
+    Writer(folder).finalise(job_id)
     assert (folder.base / PATH).read_text() == "changed"
 
 
 def test_a_log_whose_bytes_are_not_all_here_is_written_as_far_as_it_is_and_is_not_complete(database, folder):
     job_id = run_job(database, b"hel", log_length=6)
-    finalise(job_id, folder)
+    Writer(folder).finalise(job_id)
     assert (folder.base / PATH).read_bytes() == b"hel"
     assert not complete(database, job_id)
     with database() as session:
         logs.append(session, jobs.lock(session, job_id), 1, 3, b"lo\n")
-    finalise(job_id, folder)
+    Writer(folder).finalise(job_id)
     assert (folder.base / PATH).read_bytes() == b"hello\n"
     assert complete(database, job_id)
 
@@ -81,15 +87,15 @@ def test_the_log_of_a_job_that_was_settled_in_its_workers_place_is_written_by_th
         jobs.record_report(job, JobState.RUNNING, 1, NOW)
         logs.append(session, job, 1, 0, b"last words\n")
         assert upkeep.settle(session, job_id, 1, JobState.LOST, "gone", NOW)
-    sweep = Sweep(folder)
-    sweep.once()
+    sweep = Sweep(Writer(folder), logs.Homes(), timedelta())
+    sweep.write()
     assert (folder.base / PATH).read_bytes() == b"last words\n"
     assert complete(database, job_id)
     with database() as session:
         job = jobs.lock(session, job_id)
         logs.append(session, job, 1, 11, b"it lives\n")
         jobs.record_report(job, JobState.SUCCESS, 1, NOW, exit_code=0, log_length=20)
-    sweep.once()
+    sweep.write()
     assert (folder.base / PATH).read_bytes() == b"last words\nit lives\n"
     with database() as session:
         job = session.get(Job, job_id)
@@ -99,18 +105,18 @@ def test_the_log_of_a_job_that_was_settled_in_its_workers_place_is_written_by_th
 def test_the_sweep_tries_again_what_could_not_be_written(database, folder, caplog):
     folder.base.write_text("a file stands in the way")
     job_id = run_job(database, b"hello\n")
-    sweep = Sweep(folder)
-    sweep.once()
+    sweep = Sweep(Writer(folder), logs.Homes(), timedelta())
+    sweep.write()
     assert "cannot be written" in caplog.text
     folder.base.unlink()
-    sweep.once()
+    sweep.write()
     assert (folder.base / PATH).read_bytes() == b"hello\n"
     assert complete(database, job_id)
 
 
 def test_a_job_without_a_byte_of_log_gets_no_file(database, folder):
     job_id = run_job(database, b"")
-    finalise(job_id, folder)
+    Writer(folder).finalise(job_id)
     assert not folder.base.exists()
     assert complete(database, job_id)
 
@@ -120,23 +126,23 @@ def test_a_running_job_and_one_that_is_gone_write_nothing(database, folder):
         worker = register(session, "w", NOW)
         job_id = queue_job(session, NOW)
         claim(session, worker, NOW)
-    finalise(job_id, folder)
-    finalise("0" * 36, folder)
+    Writer(folder).finalise(job_id)
+    Writer(folder).finalise("0" * 36)
     assert not folder.base.exists()
 
 
 def test_a_task_that_was_deferred_has_the_logs_of_all_its_runs_in_one_file(database, folder):
     job_id = run_job(database, b"before\n")
-    finalise(job_id, folder)
+    Writer(folder).finalise(job_id)
     run_job(database, b"after\n", job_id=job_id, log_length=6)
-    finalise(job_id, folder)
+    Writer(folder).finalise(job_id)
     assert (folder.base / PATH).read_bytes() == b"before\nafter\n"
 
 
 def test_a_checksum_that_differs_is_reported_and_the_log_is_kept(database, folder, caplog):
     job_id = run_job(database, b"hello\n", log_length=6, log_sha256="0" * 64)
     with caplog.at_level(logging.ERROR, "edge_otel"):
-        finalise(job_id, folder)
+        Writer(folder).finalise(job_id)
     assert "checksum" in caplog.text
     assert (folder.base / PATH).read_bytes() == b"hello\n"
 
@@ -145,7 +151,7 @@ def test_a_checksum_that_differs_is_reported_and_the_log_is_kept(database, folde
 def test_a_path_that_is_not_below_the_log_folder_is_refused(database, folder, caplog, path):
     job_id = run_job(database, b"hello\n", log_path=path)
     with caplog.at_level(logging.ERROR, "edge_otel"):
-        finalise(job_id, folder)
+        Writer(folder).finalise(job_id)
     assert caplog.records
     assert [p for p in folder.base.parent.rglob("*") if p.is_file()] == []
     assert not complete(database, job_id)
@@ -155,7 +161,7 @@ def test_a_link_inside_the_log_folder_does_not_lead_out_of_it(database, folder, 
     folder.base.mkdir()
     (tmp_path / "outside").mkdir()
     (folder.base / "dag_id=dag").symlink_to(tmp_path / "outside")
-    finalise(run_job(database, b"hello\n"), folder)
+    Writer(folder).finalise(run_job(database, b"hello\n"))
     assert list((tmp_path / "outside").rglob("*")) == []
 
 
@@ -163,9 +169,102 @@ def test_a_folder_that_cannot_be_written_is_reported_and_nothing_raised(database
     folder.base.write_text("a file stands in the way")
     job_id = run_job(database, b"hello\n")
     with caplog.at_level(logging.ERROR, "edge_otel"):
-        finalise(job_id, folder)
+        Writer(folder).finalise(job_id)
     assert "cannot be written" in caplog.text
     assert not complete(database, job_id)
     folder.base.unlink()
-    finalise(job_id, folder)
+    Writer(folder).finalise(job_id)
     assert (folder.base / PATH).read_bytes() == b"hello\n"
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Every log counts as large, and is read a chunk at a time."""
+    monkeypatch.setattr(log_files, "INLINE", 10)
+    monkeypatch.setattr(logs, "READ_CHUNKS", 1)
+
+
+def run_long_job(database, chunks=60):
+    """Let a job end that logged so many chunks, and return its id."""
+    job_id = run_job(database, b"0")
+    with database() as session:
+        job = jobs.lock(session, job_id)
+        for chunk in range(1, chunks):
+            logs.append(session, job, 1, chunk, str(chunk % 10).encode())
+    return job_id
+
+
+def test_a_large_log_is_written_in_the_background(database, folder, large):
+    job_id = run_long_job(database)
+    writer = Writer(folder)
+    assert not writer.finalise(job_id)
+    wait_for(lambda: complete(database, job_id), "the log to be written", timeout=20, pause=0.01)
+    assert (folder.base / PATH).read_bytes() == b"0123456789" * 6
+    assert writer.finalise(job_id)
+    writer.close()
+
+
+def test_what_comes_while_a_large_log_is_written_is_in_the_file_in_the_end(database, folder, large):
+    job_id = run_long_job(database)
+    writer = Writer(folder)
+    sweep = Sweep(writer, logs.Homes(), timedelta())
+    for more in range(60, 80):
+        writer.finalise(job_id)
+        with database() as session:
+            logs.append(session, jobs.lock(session, job_id), 1, more, str(more % 10).encode())
+
+    def whole():
+        sweep.write()
+        return complete(database, job_id)
+
+    wait_for(whole, "the whole log to be written", timeout=20, pause=0.01)
+    assert (folder.base / PATH).read_bytes() == b"0123456789" * 8
+    writer.close()
+    assert [file.name for file in (folder.base / PATH).parent.iterdir()] == ["attempt=1.log"]
+
+
+def test_a_server_that_ends_stops_in_the_middle_of_a_large_log_and_leaves_nothing_behind(database, folder, large):
+    job_id = run_long_job(database, 600)
+    writer = Writer(folder)
+    writer.finalise(job_id)
+    target = folder.base / PATH
+    wait_for(lambda: target.parent.exists() and any(target.parent.iterdir()), "it to begin", timeout=20, pause=0.001)
+    writer.close()
+    assert list(target.parent.iterdir()) == []
+    assert not complete(database, job_id)
+
+
+def test_little_of_a_large_log_is_in_memory(database, folder):
+    size, chunk = 48 * 1024 * 1024, 512 * 1024
+    job_id = run_job(database, b"")
+    line = b"x" * 1023 + b"\n"
+    with database() as session:
+        job = jobs.lock(session, job_id)
+        for offset in range(0, size, chunk):
+            logs.append(session, job, 1, offset, line * (chunk // len(line)))
+    writer = Writer(folder)
+    tracemalloc.start()
+    try:
+        writer.finalise(job_id)
+        wait_for(lambda: complete(database, job_id), "the log to be written", timeout=60, pause=0.01)
+        assert sum(len(text) for text in log_text.stored(job_id)) == size
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        writer.close()
+    assert (folder.base / PATH).stat().st_size == size
+    assert peak < 16 * 1024 * 1024
+
+
+def test_the_sweep_deletes_what_is_too_old(database, folder):
+    job_id = run_job(database, b"hello\n")
+    Writer(folder).finalise(job_id)
+    with database() as session:
+        session.delete(session.get(Job, job_id))
+    only_here = logs.Homes(only_here=True)
+    Sweep(Writer(folder), only_here, timedelta(days=1)).purge()
+    with database() as session:
+        assert b"".join(logs.read(session, job_id)) == b"hello\n"
+    Sweep(Writer(folder), only_here, timedelta()).purge()
+    with database() as session:
+        assert b"".join(logs.read(session, job_id)) == b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -13,7 +15,7 @@ from sqlalchemy import func, select
 
 from edge_otel.errors import LogGap
 from edge_otel.models import jobs, logs, upkeep
-from edge_otel.models.tables import Job, LogChunk, Worker
+from edge_otel.models.tables import Job, Log, LogChunk, Worker
 from edge_otel.state import JobState
 
 SECOND = timedelta(seconds=1)
@@ -97,7 +99,9 @@ def test_each_claim_has_a_log_of_its_own_and_they_are_read_in_order(database, jo
         claim(session, session.get(Worker, "w"), NOW)
     with database() as session:
         assert logs.append(session, jobs.lock(session, job_id), 2, 0, b"second run\n").cursor == 11
-        assert b"".join(logs.read(session, job_id, 1)) == b"first run\n"
+        assert logs.lengths(session, job_id) == {1: 10, 2: 11}
+        assert logs.pieces(session, job_id, 2, 7) == [(2, 7, b"run\n")]
+        assert logs.pieces(session, job_id, 1, 10) == [(2, 0, b"second run\n")]
     assert stored(database, job_id) == b"first run\nsecond run\n"
 
 
@@ -130,7 +134,7 @@ def test_the_same_push_from_many_connections_at_once_is_stored_once(database, jo
     assert stored(database, job_id) == b"piece\n"
 
 
-def test_appending_while_the_job_is_purged_leaves_nothing_behind(database, job_id):
+def test_a_log_that_is_appended_to_while_its_job_is_purged_is_purged_after_it(database, job_id):
     with database() as session:
         jobs.record_report(jobs.lock(session, job_id), JobState.SUCCESS, 1, NOW)
 
@@ -157,6 +161,7 @@ def test_appending_while_the_job_is_purged_leaves_nothing_behind(database, job_i
     assert not any(one.exception() for one in sent)
     with database() as session:
         assert session.get(Job, job_id) is None
+        assert not logs.purge(session, logs.Homes(), NOW + SECOND)
         assert session.scalar(select(func.count()).select_from(LogChunk)) == 0
 
 
@@ -196,3 +201,114 @@ def test_a_log_is_all_here_once_the_job_is_over_and_its_bytes_are_here(database,
         assert not logs.all_here(session, job)
         logs.append(session, job, job.claim, 5, b"6")
         assert logs.all_here(session, job)
+
+
+def test_a_log_says_whose_it_is_and_starts_over_when_it_goes_on(database, job_id):
+    with database() as session:
+        append(session, job_id, 0, b"one\n")
+        log = session.get(Log, job_id)
+        assert log.about == {
+            "dag_id": "dag",
+            "task_id": "task",
+            "run_id": "run",
+            "map_index": -1,
+            "try_number": 1,
+            "queue": "default",
+            "worker": "w",
+            "team": None,
+        }
+        assert (log.path, log.upload, log.export_due) == (session.get(Job, job_id).log_path, "none", True)
+        logs.mark_written(session, job_id, NOW + SECOND)
+        assert (log.upload, log.changed_at) == ("due", NOW + SECOND)
+        log.export_due = False
+    with database() as session:
+        append(session, job_id, 0, b"one\n")
+        assert (session.get(Log, job_id).upload, session.get(Log, job_id).export_due) == ("due", False), "a repeat"
+        append(session, job_id, 4, b"two\n")
+        assert (session.get(Log, job_id).upload, session.get(Log, job_id).export_due) == ("none", True)
+
+
+ONLY, FILE = logs.Homes(only_here=True), logs.Homes()
+SINK, COLLECTOR = logs.Homes(uploads=True), logs.Homes(exports=True)
+
+
+@pytest.mark.parametrize(
+    ("homes", "upload", "export_due", "days", "goes"),
+    [
+        (FILE, "none", True, 0, False),
+        (FILE, "due", True, 0, True),
+        (FILE, "none", True, 31, True),
+        (SINK, "due", True, 0, False),
+        (SINK, "begun", True, 0, False),
+        (SINK, "done", True, 0, True),
+        (SINK, "due", True, 31, True),
+        (COLLECTOR, "due", True, 0, False),
+        (COLLECTOR, "due", False, 0, True),
+        (ONLY, "due", False, 29, False),
+        (ONLY, "due", False, 31, True),
+    ],
+)
+def test_a_log_whose_job_is_gone_stays_until_it_is_elsewhere_or_too_old(
+    database, job_id, homes, upload, export_due, days, goes
+):
+    with database() as session:
+        append(session, job_id, 0, b"one\n")
+        log = session.get(Log, job_id)
+        log.upload, log.export_due = upload, export_due
+    kept_since = NOW + timedelta(days=days - 30)
+    with database() as session:
+        assert not logs.purge(session, homes, NOW + timedelta(days=365))
+        assert session.get(Log, job_id), "while there is a job there is its log"
+        session.delete(session.get(Job, job_id))
+    with database() as session:
+        assert not logs.purge(session, homes, kept_since)
+    with database() as session:
+        assert (session.get(Log, job_id) is None) == goes
+        assert session.scalar(select(func.count()).select_from(LogChunk)) == (not goes)
+
+
+def test_logs_are_purged_a_bounded_number_of_rows_at_a_time(database, monkeypatch):
+    monkeypatch.setattr(logs, "PURGE_LIMIT", 2)
+    monkeypatch.setattr(logs, "PURGE_CHUNKS", 4)
+    with database() as session:
+        worker = register(session, "w", NOW)
+        for chunks in (1, 9, 1, 1):
+            queue_job(session, NOW)
+            job = claim(session, worker, NOW)
+            for chunk in range(chunks):
+                logs.append(session, job, 1, chunk, b"x")
+            session.delete(job)
+    left = []
+    more = True
+    while more:
+        with database() as session:
+            more = logs.purge(session, logs.Homes(), NOW + SECOND)
+        with database() as session:
+            left.append(session.scalar(select(func.count()).select_from(LogChunk)))
+    assert left[-1] == 0
+    assert all(before - after <= 4 for before, after in zip([12, *left], left, strict=False))
+    with database() as session:
+        assert session.scalar(select(func.count()).select_from(Log)) == 0
+
+
+@pytest.mark.parametrize("name", ["", "a name in the head of the stream"])
+def test_what_the_worker_has_compressed_is_stored_as_it_is_and_read_as_any_other(database, job_id, name):
+    def pack(text):
+        stream = io.BytesIO()
+        with gzip.GzipFile(name, "wb", 9, stream, 1) as file:
+            file.write(text)
+        return stream.getvalue()
+
+    parts = [b"one\n" * 1000, b"two\n", bytes(range(256)) * 100]
+    for number, text in enumerate(parts):
+        with database() as session:
+            at = sum(map(len, parts[:number]))
+            assert logs.append(session, jobs.lock(session, job_id), 1, at, text, pack(text)).fresh == len(text)
+    with database() as session:
+        # Begins before the cursor.
+        text = parts[2][-10:] + b"end\n"
+        again = logs.append(session, jobs.lock(session, job_id), 1, sum(map(len, parts)) - 10, text, pack(text))
+        assert again.fresh == 4
+        first = session.scalars(select(LogChunk.data).order_by(LogChunk.offset)).first()
+    assert stored(database, job_id) == b"".join(parts) + b"end\n"
+    assert (first[2:-4] in pack(parts[0])) is not bool(name)

@@ -24,6 +24,7 @@ PURE = {
     "edge_otel.api.outage",
     "edge_worker.endings",
     "edge_worker.plan",
+    "edge_worker.logplan",
     "edge_worker.health",
 }
 HARMLESS = {
@@ -45,6 +46,8 @@ AIRFLOW_ALLOWED = (
     "edge_otel.workload",
     "edge_otel.plugin",
     "edge_otel.settings",
+    "edge_otel.remote_log",
+    "edge_otel.logging_config",
     "edge_otel.cli",
     "edge_otel.api.auth",
     "edge_otel.api.registration",
@@ -148,7 +151,15 @@ def test_a_pure_file_reads_no_clock_and_does_no_io(name):
         ("prometheus_client", ("edge_otel.api", "edge_otel.telemetry.counters")),
         (
             "edge_otel.models",
-            ("edge_otel.models", "edge_otel.api", "edge_otel.executor", "edge_otel.workload", "edge_otel.cli"),
+            (
+                "edge_otel.models",
+                "edge_otel.api",
+                "edge_otel.executor",
+                "edge_otel.workload",
+                "edge_otel.cli",
+                "edge_otel.log_text",
+                "edge_otel.remote_log",
+            ),
         ),
         ("edge_otel.api", ("edge_otel.api", "edge_otel.models.assignment", "edge_otel.plugin")),
         ("edge_otel.executor", ("edge_otel.executor",)),

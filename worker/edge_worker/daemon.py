@@ -28,6 +28,7 @@ from edge_worker.outbox import Outbox
 from edge_worker.polling import Polling, TokenFile
 from edge_worker.receiver import Receiver, listen
 from edge_worker.settings import Settings
+from edge_worker.shipping import Shipping
 from edge_worker.site import Site
 from edge_worker.spans import Spans
 from edge_worker.station import Station
@@ -67,7 +68,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts
         launcher=launcher,
         spans=spans,
         meters=meters,
-        pace=station.pace,
+        shipping=Shipping(transport, station.pace, spans, settings.log_rate * 1024),
         execution_api_url=station.execution_api_url,
         task_env=task_env,
         kill_grace=settings.kill_grace,
@@ -94,6 +95,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts
             server.close()
             (settings.state_dir / admin.NAME).unlink(missing_ok=True)
         await launcher.close()
+        await site.shipping.close()
         receiver.close()
         await meters.close()
         await asyncio.to_thread(spans.close)

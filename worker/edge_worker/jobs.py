@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from edge_otel.wire import JobReport
-from edge_worker import logs, oom, processes, starting, subject
+from edge_worker import oom, processes, starting, subject, tasklog
 from edge_worker.endings import Ending, judge_ending, rose
 from edge_worker.faults import LaunchFailed, Refused, Stale
 from edge_worker.journal import JobFolder, Result, Started, Ticket, Verdict
+from edge_worker.logfile import LogFile
 from edge_worker.logs import LogShipper
 from edge_worker.patience import persist
 from edge_worker.plan import Readopted
@@ -43,7 +44,7 @@ class Job:
         self._stopped: str | None = None
         self._verdict: Verdict | None = None
         self._revoked: asyncio.Future[Stale] = asyncio.get_running_loop().create_future()
-        self._shipper = LogShipper(site.transport, site.pace, site.spans, ticket, folder.log_file(ticket))
+        self._shipper = LogShipper(site.shipping, ticket, LogFile(folder.log_file(ticket), folder.logs, folder.memory))
 
     @property
     def running(self) -> bool:
@@ -133,8 +134,8 @@ class Job:
 
     async def _give_up(self, error: str) -> None:
         """End a job that never ran."""
-        lines = [error, *logs.tail(self._folder.path / "output")]
-        await asyncio.to_thread(logs.append, self._folder.log_file(self.ticket), lines)
+        lines = [error, *tasklog.tail(self._folder.path / "output")]
+        await asyncio.to_thread(tasklog.append, self._folder.log_file(self.ticket), lines)
         self._verdict = await self._conclude(
             Ending(False, None, error, "failed", "launch_failed"), Result(None, error, time.time())
         )
@@ -197,12 +198,12 @@ class Job:
         path = self._folder.log_file(self.ticket)
         lines = [ending.error or ""]
         if path is not None and not (path.exists() and path.stat().st_size):
-            lines += logs.tail(self._folder.path / "output")
-        logs.append(path, lines)
+            lines += tasklog.tail(self._folder.path / "output")
+        tasklog.append(path, lines)
 
     async def _conclude(self, ending: Ending, result: Result) -> Verdict:
         """Measure the log and write down how the job ended."""
-        length, digest = await asyncio.to_thread(logs.measure, self._folder.log_file(self.ticket))
+        length, digest = await self._shipper.measure()
         error = ending.error[:4000] if ending.error else None
         verdict = Verdict(
             ending.succeeded,

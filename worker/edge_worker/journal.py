@@ -77,7 +77,7 @@ class Verdict:
     exit_code: int | None
     error: str | None
     log_length: int
-    log_sha256: str
+    log_sha256: str | None
     ended_at: float
     reported: bool = False
     log_shipped: bool = False
@@ -145,6 +145,11 @@ class JobFolder:
     def logs(self) -> Path:
         """The task's ``[logging] base_log_folder``."""
         return self.path / "logs"
+
+    @property
+    def memory(self) -> Path:
+        """What is known of the log file."""
+        return self.path / "log.json"
 
     def log_file(self, ticket: Ticket) -> Path | None:
         """Return the job's log file, or None where it writes none or would write it elsewhere."""

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from edge_worker.faults import LaunchFailed
 from edge_worker.journal import JobFolder, Started
-from edge_worker.logs import tail
 from edge_worker.processes import identity
+from edge_worker.tasklog import tail
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from edge_worker.plan import Miss, Route
 from edge_worker.polling import Polling, TokenFile
 from edge_worker.received import Received
 from edge_worker.settings import Settings
+from edge_worker.shipping import Piece
 
 if TYPE_CHECKING:
     from edge_worker.channel import Channel
@@ -83,9 +84,9 @@ class Link:
         await self._usable.wait()
         await (self._channel or self._polling).report(ticket, state, report)
 
-    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> tuple[int, int]:
+    async def append_log(self, ticket: Ticket, piece: Piece) -> tuple[int, int]:
         """Send log bytes; return the server's cursor and the HTTP status."""
-        return await self._polling.append_log(ticket, start, body)
+        return await self._polling.append_log(ticket, piece)
 
     async def log_cursor(self, ticket: Ticket) -> int:
         """Return how many bytes of the job's log the server has."""

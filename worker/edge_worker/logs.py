@@ -1,41 +1,30 @@
-"""Ships a job's log file: byte ranges in order from the server's cursor, until the whole of it is stored there."""
+"""Ships a job's log: byte ranges in order from the server's cursor, until the whole of it is stored there."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
-import os
+import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol
 
 from edge_otel.telemetry import context
 from edge_otel.telemetry.context import Carrier
-from edge_worker.faults import Fault, Refused, Rewind, Stale, Unreachable
+from edge_worker.faults import Fault, NotAllowed, Refused, Rewind, Stale, Unreachable
 from edge_worker.journal import Ticket
+from edge_worker.logfile import LogFile
+from edge_worker.logplan import due_in
 from edge_worker.patience import persist, wait
-from edge_worker.settings import Pace
-from edge_worker.spans import Spans
+from edge_worker.plan import backoff
+from edge_worker.shipping import AT_ONCE, Piece, Shipping
 
 log = logging.getLogger(__name__)
 
 SMALLEST_CHUNK = 1024
 """Bytes; a server that finds this too large will not take the log at all."""
 
-
-class LogTransport(Protocol):
-    """What the shipper needs of the wire."""
-
-    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> tuple[int, int]:
-        """Send bytes from offset ``start``; return the server's cursor and the HTTP status. Raises Fault."""
-
-    async def log_cursor(self, ticket: Ticket) -> int:
-        """Return the server's cursor. Raises Fault."""
+CHECKSUM_WITHIN = 0.5
+"""Seconds that a job's end waits for the checksum of what its last moments have written."""
 
 
 @dataclass(frozen=True)
@@ -45,153 +34,162 @@ class _Failures:
     carrier: Carrier
     start: float
     end: float
+    piece: Piece
     fault: Fault
 
 
 class LogShipper:
-    """Follows one log file. Its failures are its own: nothing of a job waits for it but its folder."""
+    """Follows one log. Its failures are its own: nothing of a job waits for it but its folder."""
 
-    def __init__(
-        self, transport: LogTransport, pace: Callable[[], Pace], spans: Spans, ticket: Ticket, path: Path | None
-    ) -> None:
-        self._transport = transport
-        self._pace = pace
-        self._spans = spans
+    def __init__(self, shipping: Shipping, ticket: Ticket, file: LogFile) -> None:
+        self._shipping = shipping
         self._failures: _Failures | None = None
         self._ticket = ticket
-        self._path = path
+        self._file = file
+        self._what = f"log of job {ticket.id}"
         self._offset = 0
+        self._furthest = 0
+        self._rewinds = 0
+        """Since the server had as much as ever."""
         self._chunk = 0
         self._length: int | None = None
-        self._ended = asyncio.Event()
+        self._sent_at = 0.0
+        self._stirred = asyncio.Event()
+
+    async def measure(self) -> tuple[int, str | None]:
+        """Let the log end here; return its length, and its SHA-256 where that is known."""
+        return await asyncio.to_thread(self._file.finish, CHECKSUM_WITHIN)
 
     def finish(self, length: int) -> None:
-        """Tell that the log is ``length`` bytes long and will not grow."""
+        """Tell that the log ends at ``length`` bytes, as was or will be reported."""
         self._length = length
-        self._ended.set()
+        self._stirred.set()
 
     @property
     def backlog(self) -> int:
         """Bytes that the server does not have yet."""
-        return max(0, (_size(self._path) if self._length is None else self._length) - self._offset)
+        return max(0, self._file.end - self._offset)
 
     async def ship(self, resume: bool = False) -> None:
         """Return when all is stored, or when the server will never take it. Raises Stale.
 
         ``resume`` asks for the server's cursor first.
         """
-        if resume:
-            try:
-                self._offset = await self._transport.log_cursor(self._ticket)
-            except Fault as fault:
-                log.debug("job %s: cursor of its log: %s", self._ticket.id, fault)
-        while self._length is None or self._offset < self._length:
-            body = await asyncio.to_thread(self._read)
-            if not body:
-                if self._length is not None and _size(self._path) < self._length:
-                    log.error("job %s: its log became shorter; the rest is lost", self._ticket.id)
-                    return
-                await wait(self._ended, self._pace().log_interval)
-                continue
-            start = self._offset
-            try:
-                self._offset = await persist(lambda: self._send(start, body), f"log of job {self._ticket.id}")  # noqa: B023
-            except Stale:
-                raise
-            except Refused as refusal:
-                if refusal.status != 413 or len(body) <= SMALLEST_CHUNK:
-                    log.error("job %s: the server does not take its log: %s", self._ticket.id, refusal)  # noqa: TRY400
-                    return
-                self._chunk = max(SMALLEST_CHUNK, len(body) // 2)
-            finally:
-                if (row := self._failures) is not None:
-                    # An outage of an hour is one span for the chunk, not a hundred.
-                    self._spans.shipped(self._ticket, row.carrier, row.start, row.end, start, len(body), row.fault)
-                    self._failures = None
+        shipping = self._shipping
+        try:
+            if resume:
+                cursor = await persist(lambda: shipping.transport.log_cursor(self._ticket), self._what)
+                await shipping.read(self._file.resume, cursor)
+                self._offset = cursor
+            with shipping.following(self._file, self._stirred.set):
+                while await self._due():
+                    await self._advance()
+            if late := await shipping.read(self._file.late):
+                log.warning("job %s: %d bytes came to its log after its end; they are not kept", self._ticket.id, late)
+        except Stale:
+            raise
+        except Refused as refusal:
+            missing = f"bytes {self._offset} to {self._file.end - 1} of its log" if self.backlog else "its log"
+            log.error("job %s: the server does not take %s: %s", self._ticket.id, missing, refusal)  # noqa: TRY400
+        finally:
+            self._file.close()
 
-    async def _send(self, start: int, body: bytes) -> int:
+    async def _due(self) -> bool:
+        """Wait until something is to be sent; False: all is there."""
+        shipping, frozen = self._shipping, False
+        while True:
+            if self._length is not None:
+                if not frozen:
+                    await shipping.read(self._file.freeze, self._length)
+                    frozen = True
+                return self._offset < self._file.end
+            pace = shipping.pace()
+            left = due_in(
+                self._file.end - self._offset,
+                self._limit(),
+                time.monotonic() - self._sent_at,
+                pace.log_interval,
+                shipping.waiting,
+            )
+            if left == 0:
+                return True
+            self._stirred.clear()
+            shipping.waiting += left is not None
+            try:
+                await wait(self._stirred, left)
+            finally:
+                shipping.waiting -= left is not None
+
+    async def _advance(self) -> None:
+        before = self._offset
+        try:
+            await persist(self._take_turn, self._what)
+        except Refused as refusal:
+            size = min(self._limit(), self._file.end - self._offset)
+            if isinstance(refusal, Stale) or refusal.status != 413 or size <= SMALLEST_CHUNK:
+                raise
+            self._chunk = max(SMALLEST_CHUNK, size // 2)
+        finally:
+            self._tell_failures()
+        self._sent_at = time.monotonic()
+        if self._offset >= self._furthest:
+            self._furthest, self._rewinds = self._offset, 0
+        elif self._offset < before:
+            # A server that keeps forgetting would be asked as fast as it answers.
+            what = f"the server has {self._offset} bytes of its log, of {before} that it had; it gets the rest again"
+            log.warning("job %s: %s", self._ticket.id, what)
+            await asyncio.sleep(backoff(self._rewinds, random.random()))  # noqa: S311 - jitter, not a secret
+            self._rewinds += 1
+
+    async def _take_turn(self) -> None:
+        """Send some pieces, of which the next is made ready while one is on its way."""
+        shipping, limit, before = self._shipping, self._limit(), self._offset
+        async with shipping.turn():
+            piece = await shipping.prepare(self._file, self._offset, limit)
+            for _ in range(AT_ONCE):
+                if piece is None:
+                    return
+                ahead: asyncio.Task[Piece | None] | None = None
+                if self._file.end - piece.end >= limit:
+                    ahead = asyncio.create_task(shipping.prepare(self._file, piece.end, limit))
+                try:
+                    await self._send(piece)
+                except (Unreachable, NotAllowed):
+                    if self._offset == before:
+                        raise
+                    # Pauses grow with failures in a row, and this is the first after a success.
+                    return
+                finally:
+                    following = await ahead if ahead is not None else None
+                piece = following if self._offset == piece.end else None
+
+    async def _send(self, piece: Piece) -> None:
+        """Have a piece stored, or learn that the server wants another one."""
         carrier, begun = context.child_of(self._ticket.span), time.time()
         try:
             try:
-                cursor, status = await self._transport.append_log(replace(self._ticket, span=carrier), start, body)
+                cursor, status = await self._shipping.send(replace(self._ticket, span=carrier), piece)
+                right = piece.start < cursor <= self._file.end
             except Rewind as rewind:
-                cursor, status = rewind.cursor, rewind.status
-            if cursor == start:
-                # Without this an answer that makes no progress would be asked for as fast as it comes.
-                raise Unreachable(f"the server's cursor stays at {cursor}", status=status)
+                cursor, status, right = rewind.cursor, rewind.status, rewind.cursor < piece.start
+            if not right:
+                raise Unreachable(
+                    f"the server speaks of {cursor} bytes, after those from {piece.start} on", status=status
+                )
         except Fault as fault:
             since = self._failures.start if self._failures else begun
-            self._failures = _Failures(carrier, since, time.time(), fault)
+            self._failures = _Failures(carrier, since, time.time(), piece, fault)
             raise
-        self._spans.shipped(self._ticket, carrier, begun, time.time(), start, len(body), status)
-        return cursor
+        self._tell_failures()
+        self._shipping.spans.shipped(self._ticket, carrier, begun, time.time(), piece.start, piece.length, status)
+        self._offset = cursor
 
-    def _read(self) -> bytes:
-        if self._path is None:
-            return b""
-        limit = self._chunk or self._pace().log_chunk_bytes
-        if self._length is not None:
-            limit = min(limit, self._length - self._offset)
-        try:
-            with self._path.open("rb") as handle:
-                handle.seek(self._offset)
-                return handle.read(limit)
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            log.warning("job %s: cannot read its log: %s", self._ticket.id, error)
-            return b""
+    def _limit(self) -> int:
+        return self._chunk or self._shipping.pace().log_chunk_bytes
 
-
-def _size(path: Path | None) -> int:
-    try:
-        return path.stat().st_size if path else 0
-    except OSError:
-        return 0
-
-
-def measure(path: Path | None) -> tuple[int, str]:
-    """Return the length in bytes and the SHA-256 of a log file; a missing one is empty."""
-    digest = hashlib.sha256()
-    length = 0
-    try:
-        if path is not None:
-            with path.open("rb") as handle:
-                while block := handle.read(256 * 1024):
-                    digest.update(block)
-                    length += len(block)
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            log.warning("cannot read %s: %s", path, error)
-    return length, digest.hexdigest()
-
-
-def append(path: Path | None, text: list[str], level: str = "error") -> None:
-    """Append events to a task's log in Airflow's format, one JSON object a line."""
-    if path is None or not text:
-        return
-    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    records = ({"timestamp": now, "level": level, "event": line, "logger": "edge.worker"} for line in text)
-    data = "".join(json.dumps(record) + "\n" for record in records).encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as handle:
-            # A process killed while it wrote leaves half a line.
-            if handle.tell():
-                handle.seek(-1, os.SEEK_END)
-                if handle.read(1) != b"\n":
-                    data = b"\n" + data
-            handle.write(data)
-    except OSError as error:
-        log.warning("cannot write to %s: %s", path, error)
-
-
-def tail(path: Path, lines: int = 100) -> list[str]:
-    """Return the last lines of a job's captured output, at most 16 KiB of it."""
-    try:
-        with path.open("rb") as handle:
-            handle.seek(max(0, path.stat().st_size - 16 * 1024))
-            text = handle.read().decode(errors="replace")
-    except OSError:
-        return []
-    return [line for line in text.splitlines() if line.strip()][-lines:]
+    def _tell_failures(self) -> None:
+        # An outage of an hour is one span for the chunk, not a hundred.
+        if (row := self._failures) is not None:
+            start, length = row.piece.start, row.piece.length
+            self._shipping.spans.shipped(self._ticket, row.carrier, row.start, row.end, start, length, row.fault)
+            self._failures = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.cookiejar import DefaultCookiePolicy
@@ -24,15 +23,13 @@ from edge_worker.faults import REFUSALS, Rewind, Unreachable
 from edge_worker.journal import Ticket
 from edge_worker.plan import Answer, read_answer, read_retry_after
 from edge_worker.settings import Settings
+from edge_worker.shipping import Piece
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 5.0, 20.0
 """Seconds. A dead link is noticed by these; nothing but the call itself waits for them."""
 
 THREADS = {"worker": 1, "jobs": 3, "logs": 2}
 """Calls of one kind never wait for calls of another kind."""
-
-GZIP_FROM = 512
-"""Bytes; smaller bodies do not gain."""
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
@@ -127,21 +124,18 @@ class Polling:
         path = "v1/jobs/state/" + "/".join(quote(str(part), safe="") for part in key)
         await self._in("jobs", lambda: self._call("PATCH", path, body=report, carrier=ticket.span or None))
 
-    async def append_log(self, ticket: Ticket, start: int, body: bytes) -> tuple[int, int]:
-        """Send log bytes from offset ``start``; return the server's cursor and the status. Raises Rewind on a gap."""
+    async def append_log(self, ticket: Ticket, piece: Piece) -> tuple[int, int]:
+        """Send log bytes; return the server's cursor and the HTTP status. Raises Rewind on a gap."""
 
         def call() -> tuple[int, int]:
             headers = {
                 CLAIM_HEADER: str(ticket.claim),
-                "Content-Range": f"bytes {start}-{start + len(body) - 1}/*",
+                "Content-Range": f"bytes {piece.start}-{piece.end - 1}/*",
                 "Content-Type": "application/octet-stream",
+                **({"Content-Encoding": "gzip"} if piece.packed else {}),
             }
-            data = body
-            if len(body) >= GZIP_FROM and len(packed := gzip.compress(body, compresslevel=1)) < len(body):
-                headers["Content-Encoding"], data = "gzip", packed
-            answer = self._call(
-                "PATCH", f"v2/jobs/{ticket.id}/log", data=data, headers=headers, carrier=ticket.span or None
-            )
+            path = f"v2/jobs/{ticket.id}/log"
+            answer = self._call("PATCH", path, data=piece.body, headers=headers, carrier=ticket.span or None)
             return _cursor(answer), answer.status_code
 
         return await self._in("logs", call)

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     heartbeat_interval: Seconds | None = None
     poll_interval: Seconds | None = None
     log_interval: Seconds | None = None
+    log_rate: Annotated[float, Field(ge=0)] = 0
+    """KiB of task log that are sent a second at most, as compressed; 0 is no bound."""
     telemetry_interval: Seconds | None = None
     heartbeat_sampling: Annotated[float, Field(ge=0, le=1)] | None = None
     facts_function: str | None = None
@@ -199,7 +201,7 @@ class Pace:
 
     heartbeat_interval: float = 10.0
     poll_interval: float = 3.0
-    log_interval: float = 2.0
+    log_interval: float = 1.0
     log_chunk_bytes: int = 1024 * 1024
     telemetry_interval: float = 30.0
     heartbeat_sampling: float = 0.01

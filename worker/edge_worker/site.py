@@ -9,13 +9,12 @@ from typing import Protocol
 from edge_otel.wire import JobReport
 from edge_worker.journal import Ticket
 from edge_worker.launch import Launcher
-from edge_worker.logs import LogTransport
 from edge_worker.meters import Meters
-from edge_worker.settings import Pace
+from edge_worker.shipping import Shipping
 from edge_worker.spans import Spans
 
 
-class JobTransport(LogTransport, Protocol):
+class JobTransport(Protocol):
     """What a job needs of the wire."""
 
     async def report(self, ticket: Ticket, state: str, report: JobReport) -> None:
@@ -31,7 +30,7 @@ class Site:
     launcher: Launcher
     spans: Spans
     meters: Meters
-    pace: Callable[[], Pace]
+    shipping: Shipping
     execution_api_url: Callable[[], str]
     task_env: dict[str, str]
     kill_grace: float

@@ -117,3 +117,59 @@ def test_rest_of_a_log_is_shipped_by_the_next_daemon_from_the_servers_cursor(
     later = [call for call in central.calls[seen:] if is_log(call)]
     assert later[0].headers["content-range"].startswith("bytes 8192-")
     assert bytes(job.log) == EXPECTED
+
+
+def test_first_line_is_sent_within_two_seconds_of_being_written(central: FakeCentral, start: Start) -> None:
+    central.settings["log_interval"] = 60.0
+    start()
+    job = central.offer(workload("time.sleep(0.5); log(b'%f' % time.monotonic()); time.sleep(60)"))
+    sent = central.wait_for(lambda: next((call for call in central.calls if is_log(call)), None))
+    assert sent.time - float(job.log) < 2.0
+
+
+def test_senseless_answers_are_not_believed(central: FakeCentral, start: Start) -> None:
+    mishaps = itertools.cycle(
+        [
+            Answer(202, headers={"Range": "bytes=0-99999999999"}),
+            Answer(200, raw=b"<html>logged in</html>"),
+            None,
+            Answer(202, headers={"Range": "all of them"}),
+            Answer(416, headers={"Range": "bytes=0-99999999999"}),
+            None,
+        ]
+    )
+    central.faults.append(lambda call: next(mishaps) if is_log(call) else None)
+    start()
+    job = central.offer(workload("log(bytes(range(256)) * 48)"))
+    central.wait_for(finished(job))
+    assert bytes(job.log) == bytes(range(256)) * 48
+
+
+def test_log_that_is_rotated_and_removed_while_the_server_is_away_is_shipped_whole(
+    central: FakeCentral, start: Start
+) -> None:
+    central.faults.append(lambda call: Answer(503) if is_log(call) else None)
+    start(log_interval=0.05)
+    pause = "time.sleep(1)"
+    path = "path = Path(os.environ['AIRFLOW__LOGGING__BASE_LOG_FOLDER']) / workload['log_path']"
+    do = f"{path}; log(b'one\\n'); {pause}; path.rename(f'{{path}}.1'); log(b'two\\n'); {pause}; path.unlink()"
+    job = central.offer(workload(do))
+    central.wait_for(lambda: job.end is not None)
+    central.faults.clear()
+    central.wait_for(finished(job))
+    assert bytes(job.log) == b"one\ntwo\n"
+
+
+def test_rate_bounds_what_all_logs_send_and_none_waits_for_the_end_of_another(
+    central: FakeCentral, start: Start
+) -> None:
+    start(log_rate=20)
+    long = central.offer(workload("log(os.urandom(60_000))"))
+    central.wait_for(lambda: len(long.log) > 4096)
+    short = central.offer(workload("log(b'short')"))
+    central.wait_for(finished(short))
+    assert not finished(long)()
+    central.wait_for(finished(long))
+    times = [call.time for call in central.calls if is_log(call)]
+    # The first goes at once, and two at a time may be on their way.
+    assert times[-1] - times[0] > (60_000 - 3 * 4096) / (20 * 1024)

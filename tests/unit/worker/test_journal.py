@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from edge_worker.faults import BadSetting
 from edge_worker.journal import JobFolder, Journal, Maintenance, Started, Ticket, Verdict
-from edge_worker.logs import append, measure
 from edge_worker.processes import alive, identity
 from edge_worker.spans import hand_over
 from edge_worker.task_run import Claimed, claim
 from edge_worker.task_run import identity as own_identity
+from edge_worker.tasklog import append
 
 from edge_otel.telemetry.context import child_of
 
@@ -109,14 +109,6 @@ def test_appended_events_begin_a_line_of_their_own(tmp_path: Path) -> None:
     lines = path.read_bytes().splitlines()
     assert lines[1] == b"half"
     assert [json.loads(lines[i])["event"] for i in (0, 2, 3)] == ["one", "two", "three"]
-
-
-def test_length_and_checksum_of_a_log(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert measure(None) == measure(path) == (0, empty)
-    path.write_bytes(b"x" * 300_000)
-    assert measure(path)[0] == 300_000
 
 
 def test_span_is_a_child_of_the_carrier_with_its_flags_and_state() -> None:

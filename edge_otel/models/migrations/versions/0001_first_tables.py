@@ -122,6 +122,26 @@ def upgrade() -> None:
     op.create_index("edge_otel_worker_event_of", "edge_otel_worker_event", ["worker", "at"])
 
     op.create_table(
+        "edge_otel_log",
+        sa.Column("job_id", Id, nullable=False),
+        sa.Column("path", sa.String(length=2048), nullable=True),
+        sa.Column("about", sa.JSON(), nullable=False),
+        sa.Column("carrier", sa.JSON(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("changed_at", UtcDateTime(), nullable=False),
+        sa.Column("upload", sa.String(length=8), nullable=False),
+        sa.Column("upload_at", UtcDateTime(), nullable=True),
+        sa.Column("uploaded", sa.JSON(), nullable=False),
+        sa.Column("export_due", sa.Boolean(), nullable=False),
+        sa.Column("export_at", UtcDateTime(), nullable=True),
+        sa.Column("exported", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("job_id"),
+    )
+    op.create_index("edge_otel_log_changed", "edge_otel_log", ["changed_at"])
+    op.create_index("edge_otel_log_upload", "edge_otel_log", ["upload", "upload_at"])
+    op.create_index("edge_otel_log_export", "edge_otel_log", ["export_due", "export_at"])
+
+    op.create_table(
         "edge_otel_log_chunk",
         sa.Column("job_id", Id, nullable=False),
         sa.Column("claim", sa.Integer(), autoincrement=False, nullable=False),
@@ -129,11 +149,13 @@ def upgrade() -> None:
         sa.Column("length", sa.Integer(), nullable=False),
         sa.Column("data", Bytes, nullable=False),
         sa.Column("pushed_at", UtcDateTime(), nullable=True),
-        sa.ForeignKeyConstraint(["job_id"], ["edge_otel_job.id"], name="edge_otel_log_chunk_job", ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["edge_otel_log.job_id"], name="edge_otel_log_chunk_log", ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("job_id", "claim", "offset"),
     )
 
 
 def downgrade() -> None:
-    for table in ("log_chunk", "job", "worker_event", "worker", "token"):
+    for table in ("log_chunk", "log", "job", "worker_event", "worker", "token"):
         op.drop_table(f"edge_otel_{table}")

@@ -1,0 +1,285 @@
+"""Uploads finished logs to the remote log that Airflow is configured with: from the store, in the background, once.
+
+A remote log appends what it is given, and does not say whether it has it. So an attempt is noted before it is made, and
+the next one looks first whether that was enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import copy
+import logging
+import tempfile
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from edge_otel.errors import EdgeError
+from edge_otel.models import log_sinks
+from edge_otel.models.database import DatabaseFailure
+from edge_otel.models.log_sinks import Upload
+from edge_otel.models.session import hasty_session
+from edge_otel.settings import LogFolder
+from edge_otel.telemetry import counters
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 1.0
+"""Seconds between looks while there is nothing to upload."""
+AT_A_TIME = 4
+LARGE = 16 * 1024 * 1024
+"""Bytes. Remote logs take a file into memory: of the larger ones there is one at a time."""
+LEASE = timedelta(minutes=2)
+"""Renewed while an upload goes on. If this server dies, its uploads wait so long for another."""
+SOON, LATE = timedelta(seconds=5), timedelta(minutes=5)
+"""Between attempts: a quarter of the time that the log waits already, within these."""
+PATIENCE = timedelta(minutes=10)
+"""For an upload that does not come to an end; it is tried again, here or elsewhere."""
+UNFINISHED = timedelta(seconds=10)
+"""Until a log is looked at again whose task goes on, or is not known to have ended yet."""
+DOUBT = timedelta(hours=1)
+"""For so long a log waits of which the remote log does not say whether it has it."""
+ORPHANS_INTERVAL = timedelta(minutes=5)
+PIECE = 1024 * 1024
+"""Bytes that are read from the store at once."""
+END = 2000
+"""Characters at the end of an upload by which it is known again."""
+
+T = TypeVar("T")
+
+
+class _NotTaken(EdgeError):
+    """The remote log did not take it. Airflow's own lines above say why."""
+
+
+class _Hangs(EdgeError):
+    """Its thread is left behind; what it does yet, the next attempt finds."""
+
+
+class _Unclear(EdgeError):
+    """The remote log does not say whether it has this log already."""
+
+
+class Uploader:
+    """One per process. Remote logs work in threads that may hang: nobody waits for their end."""
+
+    def __init__(self, sink: Any, folder: LogFolder) -> None:
+        """``sink``: a RemoteLogIO, or None where there is none to upload to."""
+        self._sink = sink
+        self._folder = folder
+        self._large = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+        self._orphans_at = datetime.min.replace(tzinfo=UTC)
+
+    def start(self) -> None:
+        """Begin, where there is anything to do."""
+        if self._sink is not None:
+            self._task = asyncio.create_task(self._run(), name="edge-log-upload")
+
+    async def stop(self) -> None:
+        """End. An upload that is under way is looked at by whoever comes next."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            busy = False
+            try:
+                busy = await self._round()
+            except Exception:
+                log.warning("The look for logs to upload failed; the next comes soon.", exc_info=True)
+            if self._failing:
+                await asyncio.sleep(SOON.total_seconds())
+            elif not busy:
+                await asyncio.sleep(INTERVAL)
+
+    async def _round(self) -> bool:
+        """Upload what is due; return whether there was anything. While the remote log takes nothing, one log tries."""
+        uploads = await _in_thread(self._claim, 1 if self._failing else AT_A_TIME)
+        if uploads:
+            async with asyncio.TaskGroup() as group:
+                attempts = [group.create_task(self._attempt(upload)) for upload in uploads]
+            self._failing = not any(attempt.result() for attempt in attempts)
+        return bool(uploads)
+
+    def _claim(self, limit: int) -> list[Upload]:
+        now = datetime.now(UTC)
+        with hasty_session() as session:
+            if now - self._orphans_at > ORPHANS_INTERVAL:
+                log_sinks.upload_orphans(session)
+                self._orphans_at = now
+            return log_sinks.claim_uploads(session, now, now + LEASE, now + UNFINISHED, limit)
+
+    async def _attempt(self, upload: Upload) -> bool:
+        """Try once, and note what came of it; return whether the remote log has it."""
+        work = asyncio.create_task(self._in_turn(upload))
+        end = datetime.now(UTC) + PATIENCE
+        try:
+            while not (await asyncio.wait([work], timeout=LEASE.total_seconds() / 4))[0] and datetime.now(UTC) < end:
+                with contextlib.suppress(DatabaseFailure):
+                    upload = await _in_thread(_renewed, upload)
+        finally:
+            work.cancel()
+        failure = work.exception() if work.done() else _Hangs("The remote log has not answered for 10 minutes.")
+        counters.LOG_UPLOADS.labels("failed" if failure else work.result()).inc()
+        if failure is not None:
+            log.warning("The log %s was not uploaded, and is tried again: %s", upload.path, failure)
+        try:
+            await _in_thread(_note, upload, failure is None)
+        except DatabaseFailure as lost:
+            log.warning("The log %s: what came of its upload cannot be noted: %s", upload.path, lost.orig)
+        return failure is None
+
+    async def _in_turn(self, upload: Upload) -> str:
+        size = sum(upload.aim.values()) - sum(upload.done.values())
+        async with self._large if size > LARGE else contextlib.nullcontext():
+            return await _in_thread(self._upload, upload)
+
+    def _upload(self, upload: Upload) -> str:
+        """Give the remote log what it has not; return how that came about."""
+        with tempfile.TemporaryDirectory(prefix="edge-upload-") as name:
+            folder = Path(name).resolve()
+            file = (folder / upload.path).resolve()
+            if folder not in file.parents:
+                raise EdgeError(f"its path leads out of the log folder: {upload.path}")
+            file.parent.mkdir(parents=True)
+            end = _stage(upload, file)
+            outcome = "found" if not file.stat().st_size or self._has(upload, end) else "done"
+            if outcome == "done":
+                self._staged_in(folder).upload(upload.path, _task_instance(upload))
+                if file.exists() and file.stat().st_size:
+                    raise _NotTaken
+        if getattr(self._sink, "delete_local_copy", False):
+            (self._folder.base / upload.path).unlink(missing_ok=True)
+        return outcome
+
+    def _has(self, upload: Upload, end: str) -> bool:
+        """Return whether an earlier attempt has done it already."""
+        if not upload.doubtful:
+            return False
+        sources, found = self._sink.read(upload.path, _task_instance(upload))
+        try:
+            return has(sources, found, upload.path, end, _end_before(upload))
+        except _Unclear:
+            if datetime.now(UTC) - upload.changed_at < DOUBT:
+                raise
+            # Twice is better than not at all.
+            return False
+
+    def _staged_in(self, folder: Path) -> Any:
+        """Return the sink with a folder of ours, where it may remove or empty the file: that tells that it has it."""
+        if not hasattr(self._sink, "base_log_folder") or not hasattr(self._sink, "delete_local_copy"):
+            raise EdgeError(f"{type(self._sink).__name__} is not made like Airflow's remote logs")
+        sink = copy.copy(self._sink)
+        sink.base_log_folder, sink.delete_local_copy = folder, True
+        return sink
+
+
+def has(sources: list[str], found: Any, path: str, end: str, before: str) -> bool:
+    """Return whether what a remote log answers holds a log that ends so. Raises _Unclear where nobody can tell.
+
+    ``before``: how the log ended there before, empty where nothing of it was there.
+    """
+    texts = [_plain(str(text)) for text in found or []]
+    if len(texts) == len(sources) and any(path in source for source in sources):
+        # Logs of triggers have a longer name.
+        texts = [text for text, source in zip(texts, sources, strict=True) if source.endswith(path)]
+    if any(text.endswith(_plain(end)) for text in texts):
+        return True
+    if texts and not (before and any(text.endswith(_plain(before)) for text in texts)):
+        # Some answer with the reason why they cannot read it.
+        raise _Unclear
+    return False
+
+
+def _plain(text: str) -> str:
+    # They read files in text mode.
+    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip()
+
+
+def _stage(upload: Upload, file: Path) -> str:
+    """Write what the remote log has not into a file, as UTF-8; return the end of it."""
+    end = ""
+    with file.open("w", encoding="utf-8", newline="") as out:
+        for claim, length in upload.aim.items():
+            # What is no UTF-8 is written as Airflow shows it, for remote logs read text.
+            decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+            at = upload.done.get(claim, 0)
+            while at < length:
+                with hasty_session() as session:
+                    data = log_sinks.bytes_from(session, upload.job_id, claim, at, min(PIECE, length - at))
+                if not data:
+                    raise EdgeError("its bytes are not in the store any more")
+                at += len(data)
+                text = decoder.decode(data, final=at >= length)
+                out.write(text)
+                end = (end + text)[-END:]
+    return end
+
+
+def _end_before(upload: Upload) -> str:
+    """Return how the log ends that was uploaded earlier."""
+    if not any(upload.done.values()):
+        return ""
+    claim, length = max((claim, length) for claim, length in upload.done.items() if length)
+    with hasty_session() as session:
+        data = log_sinks.bytes_from(session, upload.job_id, claim, max(0, length - END), min(END, length))
+    # Without the rest of a character at the beginning.
+    return data.decode(errors="backslashreplace")[-END // 8 :]
+
+
+def _task_instance(upload: Upload) -> Any:
+    """Return what remote logs ask of a task instance; None for what is no task."""
+    about = upload.about
+    return SimpleNamespace(id=upload.job_id, **about) if about.get("try_number") else None
+
+
+def _renewed(upload: Upload) -> Upload:
+    lease = datetime.now(UTC) + LEASE
+    with hasty_session() as session:
+        log_sinks.renew_upload(session, upload, lease)
+    return upload._replace(lease=lease)
+
+
+def _note(upload: Upload, uploaded: bool) -> None:
+    now = datetime.now(UTC)
+    wait = min(LATE, max(SOON, (now - upload.changed_at) / 4))
+    with hasty_session() as session:
+        if uploaded:
+            log_sinks.note_uploaded(session, upload)
+        else:
+            log_sinks.postpone_upload(session, upload, now + wait)
+
+
+async def _in_thread(work: Callable[..., T], *args: Any) -> T:
+    """Return what comes of it, in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, failure: BaseException | None) -> None:
+        if future.done():
+            return
+        if failure is not None:
+            future.set_exception(failure)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work(*args)
+        except BaseException as error:  # noqa: BLE001 - whoever awaits it has it
+            failure = error
+        with contextlib.suppress(RuntimeError):
+            # The loop has ended.
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="edge-log-upload", daemon=True).start()
+    return await future

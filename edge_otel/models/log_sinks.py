@@ -1,0 +1,184 @@
+"""Queries on where logs go from the store: to Airflow's remote log, and line by line to the collector. Each log is one
+server's for the time of a lease, so that nobody else sends it meanwhile. None commits."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, case, exists, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from edge_otel.models import jobs, logs
+from edge_otel.models.session import prepare_lock
+from edge_otel.models.tables import Job, Log, LogChunk
+from edge_otel.state import FINISHED
+
+Lengths = dict[int, int]
+"""Bytes by claim number."""
+
+
+class Upload(NamedTuple):
+    """A log that is to be uploaded."""
+
+    job_id: str
+    path: str
+    about: Mapping[str, Any]
+    changed_at: datetime
+    done: Lengths
+    """What the remote log has."""
+    aim: Lengths
+    """What it has after this attempt."""
+    doubtful: bool
+    """An earlier attempt had the same aim, and may have reached it."""
+    lease: datetime
+
+
+class Export(NamedTuple):
+    """A log of which there are lines to send."""
+
+    job_id: str
+    about: Mapping[str, Any]
+    carrier: Mapping[str, Any]
+    places: dict[int, tuple[int, bool]]
+    """Up to where they were sent, by claim number; and whether that is within a line that was cut off."""
+    lease: datetime
+
+
+class Stored(NamedTuple):
+    """How much of a log there is to send."""
+
+    lengths: Lengths
+    over: bool
+    """Nothing more comes, as far as anybody knows."""
+
+
+def claim_uploads(session: Session, now: datetime, lease: datetime, unfinished: datetime, limit: int) -> list[Upload]:
+    """Return logs whose upload is due, those that wait longest first; nobody else gets them before ``lease``.
+
+    One whose task will go on under its id is not whole: it waits until ``unfinished``.
+    """
+    # An API without a remote log needs none of Airflow's models.
+    from edge_otel.models import task_instances
+
+    due = Log.upload.in_(("due", "begun")), Log.path.is_not(None), or_(Log.upload_at.is_(None), Log.upload_at <= now)
+    ids = _leased(session, due, func.coalesce(Log.upload_at, Log.changed_at), limit, upload_at=lease)
+    kept = task_instances.coming_back(session, ids)
+    found = []
+    for log in session.scalars(select(Log).where(Log.job_id.in_(ids))):
+        if log.job_id in kept:
+            log.upload_at = unfinished
+            continue
+        done = _lengths(log.uploaded.get("done", {}))
+        begun = log.uploaded.get("begun")
+        aim = _lengths(begun) if begun is not None else logs.lengths(session, log.job_id)
+        # Noted before the attempt: whoever comes after a crash asks the remote log before it sends anything again.
+        log.upload, log.uploaded = "begun", {"done": done, "begun": aim}
+        path = log.path or ""
+        found.append(Upload(log.job_id, path, log.about, log.changed_at, done, aim, begun is not None, lease))
+    return found
+
+
+def renew_upload(session: Session, upload: Upload, lease: datetime) -> None:
+    """Keep the log for longer, if it is still ours."""
+    _change(session, upload, upload_at=lease)
+
+
+def note_uploaded(session: Session, upload: Upload) -> None:
+    """Note that the remote log has what was the aim; if there is more by now, that is due next."""
+    state = "done" if logs.lengths(session, upload.job_id) == upload.aim else "due"
+    # One that goes on is none by now, and due when it is whole again.
+    state_now = case((Log.upload == "begun", state), else_=Log.upload)
+    _change(session, upload, upload=state_now, uploaded={"done": upload.aim}, upload_at=None)
+
+
+def postpone_upload(session: Session, upload: Upload, until: datetime) -> None:
+    """Leave the log for another attempt at that time."""
+    _change(session, upload, upload_at=until)
+
+
+def _change(session: Session, of: Upload, /, **values: Any) -> None:
+    ours = Log.job_id == of.job_id, Log.upload_at == of.lease
+    session.execute(update(Log).where(*ours).values(**values).execution_options(synchronize_session=False))
+
+
+def upload_orphans(session: Session) -> None:
+    """Let logs be uploaded as far as they are here whose job is gone before they were whole."""
+    orphaned = Log.upload == "none", ~exists().where(Job.id == Log.job_id)
+    session.execute(update(Log).where(*orphaned).values(upload="due").execution_options(synchronize_session=False))
+
+
+def claim_exports(session: Session, now: datetime, lease: datetime, limit: int) -> list[Export]:
+    """Return logs with lines to send, those that were served longest ago first; nobody else gets them before
+    ``lease``."""
+    due = Log.export_due.is_(True), or_(Log.export_at.is_(None), Log.export_at <= now)
+    ids = _leased(session, due, func.coalesce(Log.export_at, Log.created_at), limit, export_at=lease)
+    query = select(Log.job_id, Log.about, Log.carrier, Log.exported).where(Log.job_id.in_(ids))
+    exports = [
+        Export(job_id, about, carrier, {int(claim): (at, cut) for claim, (at, cut) in exported.items()}, lease)
+        for job_id, about, carrier, exported in session.execute(query)
+    ]
+    return sorted(exports, key=lambda export: ids.index(export.job_id))
+
+
+def stored(session: Session, job_id: str) -> Stored:
+    """Return how much of the log is here."""
+    job = session.get(Job, job_id)
+    over = job is None or (job.state in FINISHED and (job.log_length is None or logs.all_here(session, job)))
+    return Stored(logs.lengths(session, job_id), over)
+
+
+def bytes_from(session: Session, job_id: str, claim: int, offset: int, most: int) -> bytes:
+    """Return the bytes of a claim's log from ``offset`` on: ``most``, or all that are here if those are fewer."""
+    of_claim = LogChunk.job_id == job_id, LogChunk.claim == claim
+    first = session.scalar(select(func.max(LogChunk.offset)).where(*of_claim, LogChunk.offset <= offset)) or 0
+    # One by one: nobody knows how large administrators let a chunk be.
+    found = bytearray()
+    chunk = select(LogChunk.data).where(*of_claim)
+    while len(found) < offset - first + most:
+        data = session.scalar(chunk.where(LogChunk.offset == first + len(found)))
+        if data is None:
+            break
+        found += zlib.decompress(data)
+    return bytes(found[offset - first : offset - first + most])
+
+
+def note_exported(session: Session, export: Export, places: Mapping[int, tuple[int, bool]], now: datetime) -> None:
+    """Note up to where the lines were sent, unless somebody else does it by now; the log may be had again."""
+    exported = {str(claim): list(place) for claim, place in places.items()}
+    query = update(Log).where(Log.job_id == export.job_id, Log.export_at == export.lease)
+    session.execute(query.values(exported=exported, export_at=now).execution_options(synchronize_session=False))
+
+
+def rest_export(session: Session, job_id: str, places: Mapping[int, tuple[int, bool]], seen: Stored) -> None:
+    """Let the log rest until there is more than was ``seen``, all of which was looked at.
+
+    The job is locked for that: who appends does so too, and sees that the log rests.
+    """
+    jobs.lock(session, job_id)
+    found = stored(session, job_id)
+    sent = all(places.get(claim, (0, False))[0] >= length for claim, length in found.lengths.items())
+    if sent or (found == seen and not seen.over):
+        query = update(Log).where(Log.job_id == job_id).values(export_due=False)
+        session.execute(query.execution_options(synchronize_session=False))
+
+
+def _leased(
+    session: Session, due: Collection[ColumnElement[bool]], order: ColumnElement[Any], limit: int, **lease: datetime
+) -> list[str]:
+    """Return the ids of logs that are due, for this server alone until the lease ends; what another is taking is
+    passed over."""
+    prepare_lock(session, Log)
+    query = select(Log.job_id).where(*due).order_by(order).limit(limit).with_for_update(skip_locked=True)
+    ids = list(session.scalars(query))
+    if ids:
+        session.execute(
+            update(Log).where(Log.job_id.in_(ids), *due).values(**lease).execution_options(synchronize_session=False)
+        )
+    return ids
+
+
+def _lengths(stored: Mapping[str, int]) -> Lengths:
+    return {int(claim): length for claim, length in stored.items()}

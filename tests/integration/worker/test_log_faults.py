@@ -1,0 +1,223 @@
+"""A task's log is in Airflow's folder byte for byte, and once in the store, whatever fails on its way there.
+
+Real servers on PostgreSQL, a real daemon, and a proxy between them that loses, repeats and reorders.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from airflow_database import use
+from log_site import CHUNK, HALF, PATIENCE, Site, Task
+from replicas import Replicas
+from served import new_token
+from wire import Append, Deal, Wire
+
+from demo.wait import wait_for
+from edge_otel.models.session import new_session
+from edge_otel.models.tables import Base
+
+pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def site(launcher: Replicas, database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    from airflow import settings
+
+    if database_url != settings.SQL_ALCHEMY_CONN:
+        use(database_url)
+    with new_session() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            session.execute(table.delete())
+    site = Site(launcher, database_url, tmp_path_factory.mktemp("site"))
+    try:
+        site.serve()
+        site.work()
+        yield site
+    finally:
+        site.close()
+    print(f"\n{'case':<58} {'bytes':>7} {'requests':>8} sha256", *site.rows, sep="\n")
+
+
+def _words(name: str) -> str:
+    for old, new in (("test_", ""), ("_", " "), ("[postgresql]", ""), ("-postgresql]", ""), ("[", " ")):
+        name = name.replace(old, new)
+    return name
+
+
+@pytest.fixture
+def task(site: Site, request: pytest.FixtureRequest) -> Iterator[Task]:
+    """A task that begins."""
+    yield Task(site, _words(request.node.name))
+    site.wire.deal = Wire.forward
+
+
+def every_other(mishap: Deal) -> Deal:
+    """Return what does this to every other request, the first one included."""
+    count = iter(range(10**9))
+    return lambda wire, append: wire.forward(append) if next(count) % 2 else mishap(wire, append)
+
+
+def lost_answer(wire: Wire, append: Append) -> None:
+    """The server stores the bytes, and the worker does not hear of it."""
+    wire.forward(append)
+
+
+def run(site: Site, task: Task, deal: Deal) -> None:
+    """Let a task log while this is done to its requests."""
+    site.wire.deal = deal
+    task.wait_half()
+    task.go_on()
+    task.prove()
+
+
+def test_nothing_fails(site: Site, task: Task) -> None:
+    run(site, task, Wire.forward)
+
+
+def test_answer_lost_after_commit(site: Site, task: Task) -> None:
+    run(site, task, every_other(lost_answer))
+
+
+def test_connection_cut_mid_body(site: Site, task: Task) -> None:
+    run(site, task, every_other(Wire.cut))
+
+
+@pytest.mark.parametrize("dies", ["in an append, before its commit", "after an append's commit, before its answer"])
+def test_api_killed(site: Site, task: Task, dies: str) -> None:
+    task.wait_half()
+    server = site.serve(dies=dies)
+    task.go_on()
+    server.wait_ended()
+    site.serve()
+    task.prove()
+
+
+def test_api_killed_between_the_log_file_and_its_row(site: Site, task: Task) -> None:
+    task.wait_half()
+    server = site.serve(dies="after a log's file was written, before that is stored")
+    task.go_on()
+    server.wait_ended()
+    site.serve()
+    task.prove()
+
+
+def test_two_replicas_take_chunks_in_turn(site: Site, task: Task) -> None:
+    turn = iter(range(10**9))
+    site.serve(1)
+    try:
+        run(site, task, lambda wire, append: wire.forward(append, next(turn) % 2))
+    finally:
+        site.stop(1)
+
+
+def test_daemon_killed_and_restarted(site: Site, task: Task) -> None:
+    task.wait_half()
+    site.wire.deal = lambda wire, append: wire.forward(append) if append.first < HALF + CHUNK else None
+    task.go_on()
+    wait_for(lambda: task.stored() > HALF, "more of the log", timeout=PATIENCE, pause=0.02)
+    task.wait_written()
+    site.wire.deal = Wire.forward
+    site.work()
+    task.prove()
+
+
+def test_worker_offline_for_the_whole_task(site: Site, task: Task) -> None:
+    started = task.keep / "log"
+    site.wire.deal = lambda wire, append: None
+    wait_for(started.exists, "the task to start", timeout=PATIENCE, pause=0.02)
+    site.stop()
+    task.go_on()
+    task.wait_written()
+    assert task.stored() == 0
+    site.wire.deal = Wire.forward
+    site.serve()
+    task.prove()
+
+
+def test_same_chunk_100_times(site: Site, task: Task) -> None:
+    def hundredfold(wire: Wire, append: Append) -> bytes | None:
+        for _ in range(99 if append.first in (0, CHUNK) else 0):
+            assert wire.forward(append) is not None
+        return wire.forward(append)
+
+    run(site, task, hundredfold)
+
+
+def test_chunks_out_of_order(site: Site, task: Task) -> None:
+    """All that was sent before comes again in disorder after each chunk, and now and then a chunk is passed over."""
+    sent: list[Append] = []
+    skipped: set[int] = set()
+    shuffle = random.Random(1).shuffle
+
+    def disorder(wire: Wire, append: Append) -> bytes | None:
+        last = int(append.headers["content-range"].partition("-")[2].removesuffix("/*"))
+        # Not one that is the last: of bytes that are said to be stored the worker speaks no more.
+        if last - append.first + 1 == CHUNK and len(sent) % 3 == 2 and append.first not in skipped:
+            skipped.add(append.first)
+            return f"HTTP/1.1 202 Accepted\r\nRange: bytes=0-{last}\r\nContent-Length: 0\r\n\r\n".encode()
+        answer = wire.forward(append)
+        sent.append(append)
+        shuffle(sent)
+        for late in sent[:8]:
+            assert wire.forward(late) is not None
+        return answer
+
+    run(site, task, disorder)
+    assert skipped
+
+
+def test_wrong_claim(site: Site, task: Task) -> None:
+    task.wait_half()
+    assert [task.send(site.token, claim, HALF, b"of another claim") for claim in (0, 2, 1000)] == [409] * 3
+    task.go_on()
+    task.prove()
+
+
+def test_token_of_another_worker(site: Site, task: Task) -> None:
+    task.wait_half()
+    assert task.send(new_token("site-2"), 1, HALF, b"of another worker") == 403
+    assert task.send(site.token + "x", 1, HALF, b"of nobody") == 403
+    task.go_on()
+    task.prove()
+
+
+def test_everything_at_random(site: Site, task: Task) -> None:
+    chance = random.Random(2)
+    mishaps: list[Deal] = [lost_answer, Wire.cut, lambda wire, append: wire.forward(append, 1)]
+
+    def anything(wire: Wire, append: Append) -> bytes | None:
+        return chance.choice(mishaps)(wire, append)
+
+    site.serve(1)
+    try:
+        run(site, task, every_other(anything))
+    finally:
+        site.stop(1)
+
+
+def test_line_of_100_mb(site: Site) -> None:
+    """The memory that this takes is a few chunks, on either side."""
+    server = psutil.Process(site.serve(chunk=512 * 1024).pid)
+    daemon = psutil.Process(site.daemons[-1].pid)
+    peak = before = {process: process.memory_info().rss for process in (server, daemon)}
+    begun = time.monotonic()
+    huge = Task(site, "one line without an end", half=50_000_000, line_end=".")
+    huge.go_on()
+
+    def complete() -> bool:
+        nonlocal peak
+        peak = {process: max(most, process.memory_info().rss) for process, most in peak.items()}
+        return huge.row().log_complete
+
+    wait_for(complete, "the log to be complete", timeout=4 * PATIENCE, pause=0.02)
+    took = time.monotonic() - begun
+    huge.prove()
+    assert b"\n" not in huge.expected
+    grown = [(peak[process] - before[process]) / 1e6 for process in (server, daemon)]
+    print(f"\n100 MB in {took:.1f} s; more memory at its peak: server {grown[0]:.0f} MB, worker {grown[1]:.0f} MB")
+    assert max(grown) < 75, "less than the line"
