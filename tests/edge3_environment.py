@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from filelock import FileLock
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("apache-airflow==3.3.2", "apache-airflow-providers-edge3==5.1.0")
 DRIVERS = ("psycopg2-binary", "asyncpg")
@@ -17,9 +19,10 @@ def edge3_interpreter() -> Path:
     folder = ROOT / ".venv" / "edge3"
     ready = folder / ".ready"
     python = folder / "bin" / "python"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
-        subprocess.run([*pip, *PACKAGES, *DRIVERS], check=True, timeout=_INSTALL_TIMEOUT)
-        ready.touch()
+    with FileLock(f"{folder}.lock"):
+        if not ready.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
+            subprocess.run([*pip, *PACKAGES, *DRIVERS], check=True, timeout=_INSTALL_TIMEOUT)
+            ready.touch()
     return python

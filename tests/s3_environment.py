@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from filelock import FileLock
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
     "apache-airflow-providers-amazon==9.39.0",
@@ -30,10 +32,20 @@ def s3_packages() -> Path:
     """Return the folder with them, for the module path of a process; made the first time and kept beside our own."""
     folder = ROOT / ".venv" / "s3"
     ready = folder / ".ready"
-    if not ready.exists() or ready.read_text() != "\n".join(PACKAGES):
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--upgrade", "--no-deps"]
-        subprocess.run([*pip, "--target", folder, *PACKAGES], check=True, timeout=_INSTALL_TIMEOUT)
-        ready.write_text("\n".join(PACKAGES))
+    with FileLock(f"{folder}.lock"):
+        if not ready.exists() or ready.read_text() != "\n".join(PACKAGES):
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--disable-pip-version-check",
+                "--upgrade",
+                "--no-deps",
+            ]
+            subprocess.run([*pip, "--target", folder, *PACKAGES], check=True, timeout=_INSTALL_TIMEOUT)
+            ready.write_text("\n".join(PACKAGES))
     return folder
 
 
