@@ -68,6 +68,7 @@ def test_compressed_bytes_are_counted_before_compression(api, token, job_id, dat
 @pytest.mark.parametrize(
     "body",
     [b"not gzip", gzip.compress(b"cut short")[:-5], gzip.compress(b"1") + b"tail", b"", gzip.compress(b"1") * 2],
+    ids=["not gzip", "cut short", "with a tail", "empty", "two streams"],
 )
 def test_what_is_no_whole_gzip_stream_is_refused(api, token, job_id, body):
     answer = send(api, token, job_id, 0, b"1", body=body, headers={"Content-Encoding": "gzip"})

@@ -119,7 +119,11 @@ def test_a_content_type_may_have_parameters(gateway, token):
     assert post(gateway, token, **{"Content-Type": "Application/X-Protobuf; charset=x"}).status_code == 200
 
 
-@pytest.mark.parametrize("packed", [b"garbage", gzip.compress(traces())[:-9], gzip.compress(b"garbage")])
+@pytest.mark.parametrize(
+    "packed",
+    [b"garbage", gzip.compress(traces())[:-9], gzip.compress(b"garbage")],
+    ids=["not gzip", "cut short", "not protobuf"],
+)
 def test_garbage_is_answered_400(gateway, collector, token, packed):
     before = rejected("malformed")
     answer = post(gateway, token, packed, **{"Content-Encoding": "gzip"})

@@ -21,7 +21,7 @@ def test_another_claim_is_stale_whatever_it_says(stored, reported):
     assert judge(stored, 2, reported, 3) is Verdict.STALE
 
 
-@pytest.mark.parametrize(("stored", "reported"), list(product(FINISHED, REPORTABLE)))
+@pytest.mark.parametrize(("stored", "reported"), list(product(sorted(FINISHED), REPORTABLE)))
 def test_a_finished_job_stays_finished(stored, reported):
     assert judge(stored, 1, reported, 1) is not Verdict.STORED
 
