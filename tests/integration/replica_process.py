@@ -21,7 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+import uvicorn.loops.auto
+import uvicorn.protocols.http.auto
+import uvicorn.protocols.websockets.auto
 from airflow_database import use
+from sqlalchemy.orm import configure_mappers
 
 from edge_otel.api import assigner, log_files, log_upload, pulse, recorder, v2_logs
 from edge_otel.api.app import create_configured_app
@@ -197,6 +201,9 @@ def serve(order: dict[str, Any]) -> None:
 
 def main() -> None:
     """Fork until the input ends."""
+    # Airflow loads all of its models here, and not in every server again.
+    configure_mappers()
+    uvicorn.loops.auto.auto_loop_factory()
     # Nobody waits for the servers: without this, those that have ended would stay as zombies.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     started: list[int] = []

@@ -25,13 +25,18 @@ from edge_otel.models.tables import Job, LogChunk
 from edge_otel.state import JobState
 
 CHUNK = 16 * 1024
-HALF = 5 * CHUNK + 17
+HALF = 3 * CHUNK + 17
 PATIENCE = 30.0
 """Seconds; a case takes a few."""
 WRITE = """
 import random
 bytes_of = random.Random(workload["seed"]).randbytes
-half = lambda: bytes_of(workload["half"]).replace(b"\\n", workload["line_end"].encode())
+
+def half():
+    period, size = workload["period"], workload["half"]
+    text = bytes_of(period).replace(b"\\n", workload["line_end"].encode())
+    return (text * (size // period + 1))[:size]
+
 keep = Path(workload["keep"])
 log(half())
 os.link(Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"]) / workload["log_path"], keep / "log")
@@ -75,6 +80,11 @@ class Site:
         self.servers[index] = server
         return server
 
+    def serve_both(self) -> None:
+        """Start the second server, unless it runs."""
+        if self.servers[1] is None or not self.servers[1].alive:
+            self.serve(1)
+
     def stop(self, index: int = 0) -> None:
         """Kill a server."""
         if (server := self.servers[index]) is not None:
@@ -103,13 +113,17 @@ class Site:
 class Task:
     """A task that runs on the worker and logs two halves."""
 
-    def __init__(self, site: Site, case: str, half: int = HALF, line_end: str = "\n") -> None:
-        """``half``: bytes of each half; ``line_end``: what stands for every line feed in it."""
-        self.site, self.case, self.half, self.line_end = site, case, half, line_end
+    def __init__(
+        self, site: Site, case: str, half: int = HALF, line_end: str = "\n", period: int | None = None
+    ) -> None:
+        """``half``: bytes of each half, repeated after ``period`` of them; ``line_end``: what stands for every line
+        feed."""
+        self.site, self.case, self.half, self.line_end, self.period = site, case, half, line_end, period or half
         self.keep = site.folder / "".join(c if c.isalnum() else "-" for c in case)
         self.keep.mkdir()
         self.path = f"dag_id=d/{self.keep.name}/attempt=1.log"
-        order = workload(WRITE, log_path=self.path, keep=str(self.keep), half=half, seed=case, line_end=line_end)
+        about = {"half": half, "period": self.period, "seed": case, "line_end": line_end}
+        order = workload(WRITE, log_path=self.path, keep=str(self.keep), **about)
         self._seen = len(site.wire.appends)
         with new_session() as session:
             self.id = queue_job(session, datetime.now(UTC), workload=json.dumps(order), log_path=self.path)
@@ -118,8 +132,8 @@ class Task:
     def expected(self) -> bytes:
         """The log as the task writes it."""
         bytes_of = random.Random(self.case).randbytes
-        halves = [bytes_of(self.half).replace(b"\n", self.line_end.encode()) for _ in range(2)]
-        return b"\0\r\xff".join(halves)
+        parts = [bytes_of(self.period).replace(b"\n", self.line_end.encode()) for _ in range(2)]
+        return b"\0\r\xff".join((part * (self.half // self.period + 1))[: self.half] for part in parts)
 
     def row(self) -> Job:
         """Return the job as it is stored."""

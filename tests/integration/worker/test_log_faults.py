@@ -20,6 +20,7 @@ from wire import Append, Deal, Wire
 from demo.wait import wait_for
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Base
+from edge_otel.state import JobState
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -90,29 +91,28 @@ def test_connection_cut_mid_body(site: Site, task: Task) -> None:
 @pytest.mark.parametrize("dies", ["in an append, before its commit", "after an append's commit, before its answer"])
 def test_api_killed(site: Site, task: Task, dies: str) -> None:
     task.wait_half()
-    server = site.serve(dies=dies)
+    server = site.serve(1, dies=dies)
+    site.wire.deal = lambda wire, append: wire.forward(append, 1 if server.alive else 0)
     task.go_on()
     server.wait_ended()
-    site.serve()
     task.prove()
 
 
 def test_api_killed_between_the_log_file_and_its_row(site: Site, task: Task) -> None:
     task.wait_half()
-    server = site.serve(dies="after a log's file was written, before that is stored")
+    server = site.serve(1, dies="after a log's file was written, before that is stored")
+    # Who gets the last bytes after the job's end writes the file.
+    site.wire.deal = lambda wire, append: wire.forward(append, 1) if task.row().state == JobState.SUCCESS else None
     task.go_on()
     server.wait_ended()
-    site.serve()
+    site.wire.deal = Wire.forward
     task.prove()
 
 
 def test_two_replicas_take_chunks_in_turn(site: Site, task: Task) -> None:
     turn = iter(range(10**9))
-    site.serve(1)
-    try:
-        run(site, task, lambda wire, append: wire.forward(append, next(turn) % 2))
-    finally:
-        site.stop(1)
+    site.serve_both()
+    run(site, task, lambda wire, append: wire.forward(append, next(turn) % 2))
 
 
 def test_daemon_killed_and_restarted(site: Site, task: Task) -> None:
@@ -141,7 +141,7 @@ def test_worker_offline_for_the_whole_task(site: Site, task: Task) -> None:
 
 def test_same_chunk_100_times(site: Site, task: Task) -> None:
     def hundredfold(wire: Wire, append: Append) -> bytes | None:
-        for _ in range(99 if append.first in (0, CHUNK) else 0):
+        for _ in range(99 if append.first == CHUNK else 0):
             assert wire.forward(append) is not None
         return wire.forward(append)
 
@@ -193,11 +193,8 @@ def test_everything_at_random(site: Site, task: Task) -> None:
     def anything(wire: Wire, append: Append) -> bytes | None:
         return chance.choice(mishaps)(wire, append)
 
-    site.serve(1)
-    try:
-        run(site, task, every_other(anything))
-    finally:
-        site.stop(1)
+    site.serve_both()
+    run(site, task, every_other(anything))
 
 
 def test_line_of_100_mb(site: Site) -> None:
@@ -206,7 +203,8 @@ def test_line_of_100_mb(site: Site) -> None:
     daemon = psutil.Process(site.daemons[-1].pid)
     peak = before = {process: process.memory_info().rss for process in (server, daemon)}
     begun = time.monotonic()
-    huge = Task(site, "one line without an end", half=50_000_000, line_end=".")
+    # Of a period that gzip sees and no chunk's size is a multiple of: what takes time is the processor alone.
+    huge = Task(site, "one line without an end", half=50_000_000, line_end=".", period=16_381)
     huge.go_on()
 
     def complete() -> bool:
