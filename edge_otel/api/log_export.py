@@ -19,7 +19,7 @@ from edge_otel.api.forwarder import Forwarder
 from edge_otel.errors import CollectorAway, CollectorRefused, NoCollector, TooBusy
 from edge_otel.models import log_sinks
 from edge_otel.models.database import DatabaseFailure
-from edge_otel.models.session import hasty_session
+from edge_otel.models.session import database_now, hasty_session
 from edge_otel.telemetry import counters
 from edge_otel.telemetry.log_records import LONGEST, Line, Place, Source, request, split
 
@@ -39,7 +39,8 @@ with the hub's event loop."""
 HALVINGS = 40
 """How often requests of a round that the collector refuses are halved, to find the lines that it does take."""
 
-NOTE_AGAIN = timedelta(seconds=1)
+NOTE_AGAIN = 1.0
+"""Seconds until what the database did not take is noted again."""
 
 T = TypeVar("T")
 Batch = list[tuple[Source, list[Line]]]
@@ -134,20 +135,20 @@ class Exporter:
             log.warning("The collector has dropped %d lines of task logs.", refusals)
 
     def _note(self, parts: list[_Part]) -> None:
-        """Note what was sent. That must not fail, or lines would be sent again: it is tried for as long as the lease
-        is, unless this server stops."""
+        """Note what was sent. That must not fail, or lines would be sent again: it is tried until the database answers,
+        unless this server stops. If another had the logs meanwhile, nothing is noted."""
         while parts:
-            now = datetime.now(UTC)
             try:
                 with hasty_session() as session:
+                    now = database_now(session)
                     for number, part in enumerate(parts):
                         at = now + timedelta(microseconds=number)
                         log_sinks.note_exported(session, part.export, part.places, at)
             except DatabaseFailure as failure:
-                if now >= parts[0].export.lease - NOTE_AGAIN or self._stopping.is_set():
+                if self._stopping.is_set():
                     raise
                 log.warning("What was sent of task logs cannot be noted; the next try comes soon: %s", failure.orig)
-                time.sleep(NOTE_AGAIN.total_seconds())
+                time.sleep(NOTE_AGAIN)
             else:
                 return
 
@@ -163,8 +164,8 @@ class Exporter:
 
 
 def _read() -> list[_Part]:
-    now = datetime.now(UTC)
     with hasty_session() as session:
+        now = database_now(session)
         exports = log_sinks.claim_exports(session, now, now + LEASE, LOGS)
     parts, left = [], REQUEST_BYTES
     for export in exports:

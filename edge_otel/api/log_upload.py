@@ -13,7 +13,7 @@ import copy
 import logging
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,25 +23,21 @@ from edge_otel.errors import EdgeError
 from edge_otel.models import log_sinks
 from edge_otel.models.database import DatabaseFailure
 from edge_otel.models.log_sinks import Upload
-from edge_otel.models.session import hasty_session
+from edge_otel.models.session import database_now, hasty_session
 from edge_otel.settings import LogFolder
 from edge_otel.telemetry import counters
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 1.0
-"""Seconds between looks while there is nothing to upload."""
+INTERVAL, AWAY = 1.0, 5.0
+"""Seconds between looks while there is nothing to upload, and while the remote log takes nothing."""
 AT_A_TIME = 4
 LARGE = 16 * 1024 * 1024
 """Bytes. Remote logs take a file into memory: of the larger ones there is one at a time."""
 LEASE = timedelta(minutes=2)
 """Renewed while an upload goes on. If this server dies, its uploads wait so long for another."""
-SOON, LATE = timedelta(seconds=5), timedelta(minutes=5)
-"""Between attempts: a quarter of the time that the log waits already, within these."""
 PATIENCE = timedelta(minutes=10)
 """For an upload that does not come to an end; it is tried again, here or elsewhere."""
-UNFINISHED = timedelta(seconds=10)
-"""Until a log is looked at again whose task goes on, or is not known to have ended yet."""
 DOUBT = timedelta(hours=1)
 """For so long a log waits of which the remote log does not say whether it has it."""
 ORPHANS_INTERVAL = timedelta(minutes=5)
@@ -72,6 +68,8 @@ class Uploader:
         """``sink``: a RemoteLogIO, or None where there is none to upload to."""
         self._sink = sink
         self._folder = folder
+        self._sinks: list[Any] = []
+        """Copies of it that nobody uses just now, at most as many as there were uploads at a time."""
         self._large = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
@@ -96,7 +94,7 @@ class Uploader:
             except Exception:
                 log.warning("The look for logs to upload failed; the next comes soon.", exc_info=True)
             if self._failing:
-                await asyncio.sleep(SOON.total_seconds())
+                await asyncio.sleep(AWAY)
             elif not busy:
                 await asyncio.sleep(INTERVAL)
 
@@ -110,12 +108,12 @@ class Uploader:
         return bool(uploads)
 
     def _claim(self, limit: int) -> list[Upload]:
-        now = datetime.now(UTC)
         with hasty_session() as session:
+            now = database_now(session)
             if now - self._orphans_at > ORPHANS_INTERVAL:
                 log_sinks.upload_orphans(session)
                 self._orphans_at = now
-            return log_sinks.claim_uploads(session, now, now + LEASE, now + UNFINISHED, limit)
+            return log_sinks.claim_uploads(session, now, now + LEASE, limit)
 
     async def _attempt(self, upload: Upload) -> bool:
         """Try once, and note what came of it; return whether the remote log has it."""
@@ -144,42 +142,49 @@ class Uploader:
 
     def _upload(self, upload: Upload) -> str:
         """Give the remote log what it has not; return how that came about."""
-        with tempfile.TemporaryDirectory(prefix="edge-upload-") as name:
-            folder = Path(name).resolve()
-            file = (folder / upload.path).resolve()
-            if folder not in file.parents:
+        with tempfile.TemporaryDirectory(prefix="edge-upload-") as name, self._staged_in(Path(name).resolve()) as sink:
+            file = (sink.base_log_folder / upload.path).resolve()
+            if sink.base_log_folder not in file.parents:
                 raise EdgeError(f"its path leads out of the log folder: {upload.path}")
             file.parent.mkdir(parents=True)
             end = _stage(upload, file)
-            outcome = "found" if not file.stat().st_size or self._has(upload, end) else "done"
+            outcome = "found" if not file.stat().st_size or _has(sink, upload, end) else "done"
             if outcome == "done":
-                self._staged_in(folder).upload(upload.path, _task_instance(upload))
+                sink.upload(upload.path, _task_instance(upload))
                 if file.exists() and file.stat().st_size:
                     raise _NotTaken
         if getattr(self._sink, "delete_local_copy", False):
             (self._folder.base / upload.path).unlink(missing_ok=True)
         return outcome
 
-    def _has(self, upload: Upload, end: str) -> bool:
-        """Return whether an earlier attempt has done it already."""
-        if not upload.doubtful:
-            return False
-        sources, found = self._sink.read(upload.path, _task_instance(upload))
+    @contextlib.contextmanager
+    def _staged_in(self, folder: Path) -> Iterator[Any]:
+        """Yield the sink with a folder of ours, where it may remove or empty the file: that tells that it has it."""
         try:
-            return has(sources, found, upload.path, end, _end_before(upload))
-        except _Unclear:
-            if datetime.now(UTC) - upload.changed_at < DOUBT:
-                raise
-            # Twice is better than not at all.
-            return False
-
-    def _staged_in(self, folder: Path) -> Any:
-        """Return the sink with a folder of ours, where it may remove or empty the file: that tells that it has it."""
-        if not hasattr(self._sink, "base_log_folder") or not hasattr(self._sink, "delete_local_copy"):
-            raise EdgeError(f"{type(self._sink).__name__} is not made like Airflow's remote logs")
-        sink = copy.copy(self._sink)
+            # They keep their connections, and take much longer to make new ones than for a log.
+            sink = self._sinks.pop()
+        except IndexError:
+            sink = copy.copy(self._sink)
+            if not hasattr(sink, "base_log_folder") or not hasattr(sink, "delete_local_copy"):
+                raise EdgeError(f"{type(sink).__name__} is not made like Airflow's remote logs") from None
         sink.base_log_folder, sink.delete_local_copy = folder, True
-        return sink
+        yield sink
+        # One that failed is not used again: its credentials may have been replaced.
+        self._sinks.append(sink)
+
+
+def _has(sink: Any, upload: Upload, end: str) -> bool:
+    """Return whether an earlier attempt has done it already."""
+    if not upload.doubtful:
+        return False
+    sources, found = sink.read(upload.path, _task_instance(upload))
+    try:
+        return has(sources, found, upload.path, end, _end_before(upload))
+    except _Unclear:
+        if datetime.now(UTC) - upload.changed_at < DOUBT:
+            raise
+        # Twice is better than not at all.
+        return False
 
 
 def has(sources: list[str], found: Any, path: str, end: str, before: str) -> bool:
@@ -242,20 +247,18 @@ def _task_instance(upload: Upload) -> Any:
 
 
 def _renewed(upload: Upload) -> Upload:
-    lease = datetime.now(UTC) + LEASE
     with hasty_session() as session:
+        lease = database_now(session) + LEASE
         log_sinks.renew_upload(session, upload, lease)
     return upload._replace(lease=lease)
 
 
 def _note(upload: Upload, uploaded: bool) -> None:
-    now = datetime.now(UTC)
-    wait = min(LATE, max(SOON, (now - upload.changed_at) / 4))
     with hasty_session() as session:
         if uploaded:
             log_sinks.note_uploaded(session, upload)
         else:
-            log_sinks.postpone_upload(session, upload, now + wait)
+            log_sinks.postpone_upload(session, upload, database_now(session))
 
 
 async def _in_thread(work: Callable[..., T], *args: Any) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, case, exists, func, or_, select, update
@@ -14,7 +14,12 @@ from sqlalchemy.orm import Session
 from edge_otel.models import jobs, logs
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Log, LogChunk
-from edge_otel.state import FINISHED
+
+LOOK = 200
+"""Most logs that one look for uploads touches. Most of them may be of deferred tasks."""
+SOON, LATE = timedelta(seconds=5), timedelta(minutes=5)
+"""Until a log is looked at again that was not taken, or whose task goes on or is not known to have ended yet: a quarter
+of the time that it waits already, within these."""
 
 Lengths = dict[int, int]
 """Bytes by claim number."""
@@ -52,33 +57,38 @@ class Stored(NamedTuple):
 
     lengths: Lengths
     over: bool
-    """Nothing more comes, as far as anybody knows."""
+    """Nothing more comes."""
 
 
-def claim_uploads(session: Session, now: datetime, lease: datetime, unfinished: datetime, limit: int) -> list[Upload]:
+def claim_uploads(session: Session, now: datetime, lease: datetime, limit: int) -> list[Upload]:
     """Return logs whose upload is due, those that wait longest first; nobody else gets them before ``lease``.
 
-    One whose task will go on under its id is not whole: it waits until ``unfinished``.
+    Those whose task will go on under its id are not whole: they wait, and take nobody's place.
     """
     # An API without a remote log needs none of Airflow's models.
     from edge_otel.models import task_instances
 
     due = Log.upload.in_(("due", "begun")), Log.path.is_not(None), or_(Log.upload_at.is_(None), Log.upload_at <= now)
-    ids = _leased(session, due, func.coalesce(Log.upload_at, Log.changed_at), limit, upload_at=lease)
-    kept = task_instances.coming_back(session, ids)
-    found = []
-    for log in session.scalars(select(Log).where(Log.job_id.in_(ids))):
+    found = _due(session, due, func.coalesce(Log.upload_at, Log.changed_at), max(LOOK, limit))
+    kept = task_instances.coming_back(session, [log.job_id for log in found])
+    for log in found:
         if log.job_id in kept:
-            log.upload_at = unfinished
-            continue
-        done = _lengths(log.uploaded.get("done", {}))
-        begun = log.uploaded.get("begun")
-        aim = _lengths(begun) if begun is not None else logs.lengths(session, log.job_id)
-        # Noted before the attempt: whoever comes after a crash asks the remote log before it sends anything again.
-        log.upload, log.uploaded = "begun", {"done": done, "begun": aim}
-        path = log.path or ""
-        found.append(Upload(log.job_id, path, log.about, log.changed_at, done, aim, begun is not None, lease))
-    return found
+            log.upload_at = _later(log.changed_at, now)
+    return [_begun(session, log, lease) for log in [log for log in found if log.job_id not in kept][:limit]]
+
+
+def _begun(session: Session, log: Log, lease: datetime) -> Upload:
+    done = _lengths(log.uploaded.get("done", {}))
+    begun = log.uploaded.get("begun")
+    aim = _lengths(begun) if begun is not None else logs.lengths(session, log.job_id)
+    # Noted before the attempt: whoever comes after a crash asks the remote log before it sends anything again.
+    log.upload, log.upload_at, log.uploaded = "begun", lease, {"done": done, "begun": aim}
+    return Upload(log.job_id, log.path or "", log.about, log.changed_at, done, aim, begun is not None, lease)
+
+
+def _later(changed_at: datetime, now: datetime) -> datetime:
+    """Return when a log is looked at again that has waited since it last changed."""
+    return now + min(LATE, max(SOON, (now - changed_at) / 4))
 
 
 def renew_upload(session: Session, upload: Upload, lease: datetime) -> None:
@@ -94,9 +104,9 @@ def note_uploaded(session: Session, upload: Upload) -> None:
     _change(session, upload, upload=state_now, uploaded={"done": upload.aim}, upload_at=None)
 
 
-def postpone_upload(session: Session, upload: Upload, until: datetime) -> None:
-    """Leave the log for another attempt at that time."""
-    _change(session, upload, upload_at=until)
+def postpone_upload(session: Session, upload: Upload, now: datetime) -> None:
+    """Leave the log for another attempt."""
+    _change(session, upload, upload_at=_later(upload.changed_at, now))
 
 
 def _change(session: Session, of: Upload, /, **values: Any) -> None:
@@ -114,19 +124,25 @@ def claim_exports(session: Session, now: datetime, lease: datetime, limit: int) 
     """Return logs with lines to send, those that were served longest ago first; nobody else gets them before
     ``lease``."""
     due = Log.export_due.is_(True), or_(Log.export_at.is_(None), Log.export_at <= now)
-    ids = _leased(session, due, func.coalesce(Log.export_at, Log.created_at), limit, export_at=lease)
-    query = select(Log.job_id, Log.about, Log.carrier, Log.exported).where(Log.job_id.in_(ids))
-    exports = [
-        Export(job_id, about, carrier, {int(claim): (at, cut) for claim, (at, cut) in exported.items()}, lease)
-        for job_id, about, carrier, exported in session.execute(query)
+    found = _due(session, due, func.coalesce(Log.export_at, Log.created_at), limit)
+    query = update(Log).where(Log.job_id.in_([log.job_id for log in found])).values(export_at=lease)
+    session.execute(query.execution_options(synchronize_session=False))
+    return [
+        Export(
+            log.job_id,
+            log.about,
+            log.carrier,
+            {int(claim): (at, cut) for claim, (at, cut) in log.exported.items()},
+            lease,
+        )
+        for log in found
     ]
-    return sorted(exports, key=lambda export: ids.index(export.job_id))
 
 
 def stored(session: Session, job_id: str) -> Stored:
     """Return how much of the log is here."""
     job = session.get(Job, job_id)
-    over = job is None or (job.state in FINISHED and (job.log_length is None or logs.all_here(session, job)))
+    over = job is None or logs.all_here(session, job)
     return Stored(logs.lengths(session, job_id), over)
 
 
@@ -165,19 +181,17 @@ def rest_export(session: Session, job_id: str, places: Mapping[int, tuple[int, b
         session.execute(query.execution_options(synchronize_session=False))
 
 
-def _leased(
-    session: Session, due: Collection[ColumnElement[bool]], order: ColumnElement[Any], limit: int, **lease: datetime
-) -> list[str]:
-    """Return the ids of logs that are due, for this server alone until the lease ends; what another is taking is
-    passed over."""
+def export_rest(session: Session, ids: Collection[str]) -> None:
+    """Let the last lines of logs be sent whose jobs go before the logs were whole: they have no end, and rest."""
+    partial = Log.job_id.in_(ids), Log.upload == "none"
+    session.execute(update(Log).where(*partial).values(export_due=True).execution_options(synchronize_session=False))
+
+
+def _due(session: Session, due: Collection[ColumnElement[bool]], order: ColumnElement[Any], limit: int) -> list[Log]:
+    """Return logs that are due, locked; what another is taking is passed over."""
     prepare_lock(session, Log)
-    query = select(Log.job_id).where(*due).order_by(order).limit(limit).with_for_update(skip_locked=True)
-    ids = list(session.scalars(query))
-    if ids:
-        session.execute(
-            update(Log).where(Log.job_id.in_(ids), *due).values(**lease).execution_options(synchronize_session=False)
-        )
-    return ids
+    query = select(Log).where(*due).order_by(order).limit(limit)
+    return list(session.scalars(query.with_for_update(skip_locked=True)))
 
 
 def _lengths(stored: Mapping[str, int]) -> Lengths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.utils.session import create_session
@@ -13,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
-__all__ = ["Session", "hasty_session", "insert_missing", "new_session", "prepare_lock"]
+__all__ = ["Session", "database_now", "hasty_session", "insert_missing", "new_session", "prepare_lock"]
 
 LOCK_WAIT, FROZEN_AFTER = 3, 10
 """Seconds."""
@@ -26,6 +27,17 @@ def prepare_lock(session: Session, table: type[Any]) -> None:
     """
     if session.get_bind().dialect.name == "sqlite":
         session.execute(delete(table).where(false()).execution_options(synchronize_session=False))
+
+
+def database_now(session: Session) -> datetime:
+    """Return the time by the database's clock, which all servers share: what one leases must not seem free to another
+    whose own clock is fast. SQLite has none, and is used on one machine alone."""
+    dialect = session.get_bind().dialect.name
+    if dialect == "sqlite":
+        return datetime.now(UTC)
+    clock = func.utc_timestamp(6) if dialect == "mysql" else func.timezone("UTC", func.clock_timestamp())
+    now: datetime = session.execute(select(clock)).scalar_one()
+    return now.replace(tzinfo=UTC)
 
 
 def insert_missing(session: Session, table: type[Any], **values: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from edge_otel.models import log_sinks
 from edge_otel.models.jobs import batches
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Worker
@@ -165,4 +166,5 @@ def delete_finished(session: Session, ids: Collection[str]) -> None:
     """Delete finished jobs; their logs have a time of their own."""
     for batch in batches(ids):
         finished = _unlocked(session, Job.id.in_(batch), Job.state.in_(FINISHED))
+        log_sinks.export_rest(session, finished)
         session.execute(delete(Job).where(Job.id.in_(finished)).execution_options(synchronize_session=False))

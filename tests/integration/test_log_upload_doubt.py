@@ -75,7 +75,7 @@ def written(database, name):
 def test_an_upload_that_never_ends_keeps_others_waiting_only_for_so_long(database, tmp_path, monkeypatch):
     monkeypatch.setattr(log_upload, "PATIENCE", timedelta(seconds=0.3))
     monkeypatch.setattr(log_upload, "LEASE", timedelta(seconds=0.4))
-    monkeypatch.setattr(log_upload, "SOON", timedelta(seconds=0.1))
+    monkeypatch.setattr(log_upload, "AWAY", 0.1)
     sink = HangingSink(tmp_path)
     uploader = log_upload.Uploader(sink, LogFolder(tmp_path / "logs", 0o755, 0o644))
     written(database, "first")
