@@ -20,12 +20,13 @@ class Task:
 
     def __init__(self, database, text=b"", *, ends=False, **fields):
         self._database = database
-        self.path = f"dag_id=d/run_id=r/task_id=t/{uuid4()}/attempt=1.log"
+        fields = {"log_path": f"dag_id=d/run_id=r/task_id=t/{uuid4()}/attempt=1.log", **fields}
+        self.path = fields["log_path"]
         with database() as session:
             now = datetime.now(UTC)
             worker = session.get(Worker, "w") or register(session, "w", now)
             carrier = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
-            self.id = queue_job(session, now, log_path=self.path, carrier=carrier, **fields)
+            self.id = queue_job(session, now, carrier=carrier, **fields)
             job = claim(session, worker, now)
             jobs.record_report(job, JobState.RUNNING, job.claim, now)
         self.sent = b""

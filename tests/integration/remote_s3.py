@@ -18,7 +18,7 @@ PATIENCE = 30.0
 
 
 class S3:
-    """A moto server with one bucket."""
+    """A moto server with a bucket."""
 
     def __init__(self, port: int, folder: Path) -> None:
         self._url = f"http://127.0.0.1:{port}"
@@ -28,18 +28,19 @@ class S3:
         self._http.headers["Authorization"] = "AWS key:signature"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         self.process = Process("s3", command, log=folder / "s3.log", env={"PYTHONPATH": module_path()})
-        wait_for(self._answers, "S3 to answer", timeout=PATIENCE, pause=0.05)
+        wait_for(self.make, "S3 to answer", timeout=PATIENCE, pause=0.05)
 
-    def _answers(self) -> bool:
+    def make(self, bucket: str = "bucket") -> bool:
+        """Make a bucket; return whether there is one now."""
         self.process.check()
         try:
-            return self._http.put(f"{self._url}/bucket", timeout=10).ok
+            return self._http.put(f"{self._url}/{bucket}", timeout=10).ok
         except requests.ConnectionError:
             return False
 
-    def get(self, path: str) -> bytes | None:
+    def get(self, path: str, bucket: str = "bucket") -> bytes | None:
         """Return what is stored of a log, or None."""
-        answer = self._http.get(f"{self._url}/bucket/logs/{quote(path)}", timeout=10)
+        answer = self._http.get(f"{self._url}/{bucket}/logs/{quote(path)}", timeout=10)
         return answer.content if answer.ok else None
 
     def stop(self) -> None:

@@ -2,7 +2,8 @@
 
 A line is a JSON object: ``port``, ``log`` (a file), ``env`` (environment variables), ``dies`` (a name of DEATHS, or
 null) and ``slow`` (whether all that it asks of the database takes a while). The answer is a line with the server's
-process id. All servers are killed when the input ends.
+process id. All servers are killed when the input ends. With ``reads``, the id of a task instance, there is no server
+but somebody who reads its log (see ``log_reading``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import uvicorn.loops.auto
 import uvicorn.protocols.http.auto
 import uvicorn.protocols.websockets.auto
 from airflow_database import use
+from log_reading import show
 from sqlalchemy.orm import configure_mappers
 
 from edge_otel.api import assigner, log_files, log_upload, pulse, recorder, v2_logs
@@ -190,12 +192,17 @@ def serve(order: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True)
     os.environ.update(order["env"])
     use(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    if order["reads"] is not None:
+        show(order["reads"])
+        return
     if order["dies"] is not None:
         module, name, wrap = DEATHS[order["dies"]]
         setattr(module, name, wrap(getattr(module, name)))
     if order["slow"]:
         slow_down()
     count_handshakes()
+    # More often than in production.
+    log_upload.INTERVAL, log_upload.AWAY = 0.05, 0.2
     uvicorn.run(create_configured_app(), host="127.0.0.1", port=order["port"], log_config=None)
 
 

@@ -87,7 +87,13 @@ class Replicas:
             env={name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__DATABASE__")}
             | {"PYTHONPATH": os.pathsep.join(map(str, filter(None, [HERE.parent.parent, packages])))},
         )
-        assert self._answer() == "ready"
+        self._ready = False
+
+    def wait_ready(self) -> None:
+        """Return when it can start servers."""
+        if not self._ready:
+            assert self._answer() == "ready"
+            self._ready = True
 
     def _answer(self) -> str:
         assert self._forker.stdout is not None
@@ -107,21 +113,48 @@ class Replicas:
         """Start a server with these options of ``[edge]``; ``dies``: the step at which it kills itself; ``slow``: all
         that it asks of the database takes a while; ``logs``: where it writes the logs of tasks; ``env``: more of
         the environment."""
-        self._count += 1
         port = port or free_port()
-        log = Path(self._logs.name) / f"{self._count}.log"
         env = dict(env or {}) | {f"AIRFLOW__EDGE__{name.upper()}": str(value) for name, value in options.items()}
-        env |= {
+        replica = self._fork(database_url, env, port=port, logs=logs, dies=dies, slow=slow)
+        wait_for(replica.ready, "the server to be ready", timeout=PATIENCE, pause=0.02)
+        return replica
+
+    def read(self, database_url: str, task_instance_id: str, *, logs: Path, env: Mapping[str, str]) -> str:
+        """Return what Airflow's own reader shows of a task's log where ``logs`` is the log folder, line by line."""
+        reader = self._fork(database_url, env, logs=logs, reads=task_instance_id)
+        reader.wait_ended()
+        return reader.log.read_text()
+
+    def _fork(
+        self,
+        database_url: str,
+        env: Mapping[str, str],
+        *,
+        logs: Path | None,
+        port: int = 0,
+        dies: str | None = None,
+        slow: bool = False,
+        reads: str | None = None,
+    ) -> Replica:
+        self.wait_ready()
+        self._count += 1
+        log = Path(self._logs.name) / f"{self._count}.log"
+        of_database = {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs or self._logs.name),
         }
         assert self._forker.stdin is not None
-        order = {"port": port, "log": str(log), "env": env, "dies": dies, "slow": slow}
+        order = {
+            "port": port,
+            "log": str(log),
+            "env": {**env, **of_database},
+            "dies": dies,
+            "slow": slow,
+            "reads": reads,
+        }
         self._forker.stdin.write(json.dumps(order) + "\n")
         self._forker.stdin.flush()
-        replica = Replica(int(self._answer()), port, log)
-        wait_for(replica.ready, "the server to be ready", timeout=PATIENCE, pause=0.02)
-        return replica
+        return Replica(int(self._answer()), port, log)
 
     def stop(self) -> None:
         """Kill all servers."""
