@@ -15,7 +15,7 @@ from edge_worker.faults import LaunchFailed, Refused, Stale
 from edge_worker.journal import JobFolder, Result, Started, Ticket, Verdict
 from edge_worker.logfile import LogFile
 from edge_worker.logs import LogShipper
-from edge_worker.patience import persist
+from edge_worker.patience import persist, while_it_moves
 from edge_worker.plan import Readopted
 from edge_worker.site import Site
 
@@ -25,6 +25,12 @@ STALE = "stale"
 """Outcome of a job that is not this worker's any more."""
 
 CANCELLED = "Cancelled"
+
+REST_WITHIN = 60.0
+"""Seconds without progress after which the rest of the log of a job that was taken away is given up."""
+
+UNMEASURED = -1
+"""Length of a log whose job may still write to it."""
 
 RESULT_WITHIN = 5.0
 """Seconds in which whoever reaps a dead process has written its result."""
@@ -45,6 +51,7 @@ class Job:
         self._verdict: Verdict | None = None
         self._revoked: asyncio.Future[Stale] = asyncio.get_running_loop().create_future()
         self._shipper = LogShipper(site.shipping, ticket, LogFile(folder.log_file(ticket), folder.logs, folder.memory))
+        self._shipping: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> bool:
@@ -71,7 +78,7 @@ class Job:
                 processes.terminate(self._process)
 
     def revoke(self, reason: str, cancelled: bool) -> None:
-        """Have the process stopped and nothing reported: the job is not this worker's any more.
+        """Have the process stopped, and its log sent as far as it came: the job is not this worker's any more.
 
         One that has ended goes on: its report is answered, and the log may be wanted. So does one that was not
         confirmed: its acceptance is answered.
@@ -91,7 +98,7 @@ class Job:
         try:
             if (verdict := self._folder.verdict()) is not None and verdict.outcome == STALE:
                 self._process = self._folder.started()
-                await self._abandon(verdict)
+                await self._abandon(verdict, self._ship(resume=True))
                 return
             if how is Readopted.ACCEPT:
                 if not await self._accept():
@@ -107,18 +114,21 @@ class Job:
             elif how is Readopted.WATCH:
                 self._process = self._folder.started()
                 log.info("job %s: adopted, pid %s", self.ticket.id, self._process.pid if self._process else None)
-            await self._see_through(resume=how is not Readopted.ACCEPT)
+            await self._see_through(self._ship(resume=how is not Readopted.ACCEPT))
             self._folder.remove()
         except Stale as stale:
             log.warning("job %s: not ours any more: %s", self.ticket.id, stale)
             why = "cancelled" if stale.error == CANCELLED else "stale_claim"
-            verdict = Verdict(False, None, stale.detail, 0, "", time.time(), True, outcome=STALE, error_type=why)
-            if self.ticket.confirmed_at:
-                self._save(verdict)
-            await self._abandon(verdict)
+            verdict = Verdict(False, None, stale.detail, UNMEASURED, None, time.time(), outcome=STALE, error_type=why)
+            self._save(verdict)
+            assert self._shipping is not None
+            await self._abandon(verdict, self._shipping)
         finally:
             self.active = False
             self._site.changed()
+            if self._shipping is not None:
+                self._shipping.cancel()
+                await asyncio.gather(self._shipping, return_exceptions=True)
 
     async def _accept(self) -> bool:
         report = JobReport.model_validate({"task_instance_id": self.ticket.id, "claim": self.ticket.claim})
@@ -140,8 +150,11 @@ class Job:
             Ending(False, None, error, "failed", "launch_failed"), Result(None, error, time.time())
         )
 
-    async def _see_through(self, resume: bool) -> None:
-        shipping = asyncio.create_task(self._shipper.ship(resume), name=f"log-{self.ticket.id}")
+    def _ship(self, resume: bool) -> asyncio.Task[None]:
+        self._shipping = asyncio.create_task(self._shipper.ship(resume), name=f"log-{self.ticket.id}")
+        return self._shipping
+
+    async def _see_through(self, shipping: asyncio.Task[None]) -> None:
         watching = asyncio.create_task(self._watch(), name=f"watch-{self.ticket.id}")
         try:
             first: set[asyncio.Future[Any]] = {shipping, watching, self._revoked}
@@ -156,9 +169,8 @@ class Job:
             await asyncio.gather(self._record(self._verdict), self._deliver(self._verdict, shipping))
             self._mark(log_shipped=True)
         finally:
-            for task in (shipping, watching):
-                task.cancel()
-            await asyncio.gather(shipping, watching, return_exceptions=True)
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     async def _watch(self) -> Verdict:
         verdict = self._verdict or self._folder.verdict()
@@ -184,15 +196,11 @@ class Job:
         try:
             async with asyncio.timeout(RESULT_WITHIN):
                 await self._site.launcher.settled(self._folder)
-                while (result := self._folder.result()) is None and self._process and self._unreaped():
+                while (result := self._folder.result()) is None and processes.unreaped(self._process):
                     await asyncio.sleep(0.02)
         except TimeoutError:
             result = self._folder.result()
         return result
-
-    def _unreaped(self) -> bool:
-        assert self._process is not None
-        return bool(self._process.identity) and processes.identity(self._process.pid) == self._process.identity
 
     def _note(self, ending: Ending) -> None:
         path = self._folder.log_file(self.ticket)
@@ -238,16 +246,8 @@ class Job:
         self._shipper.finish(verdict.log_length)
         if not verdict.reported:
             state = "success" if verdict.succeeded else "failed"
-            report = JobReport.model_validate(
-                {
-                    "task_instance_id": self.ticket.id,
-                    "claim": self.ticket.claim,
-                    "exit_code": verdict.exit_code,
-                    "error": verdict.error,
-                    "log_length": verdict.log_length,
-                    "log_sha256": verdict.log_sha256,
-                }
-            )
+            said = {name: getattr(verdict, name) for name in ("exit_code", "error", "log_length", "log_sha256")}
+            report = JobReport.model_validate({"task_instance_id": self.ticket.id, "claim": self.ticket.claim, **said})
             what = f"end of job {self.ticket.id}"
             try:
                 await persist(lambda: self._site.transport.report(self.ticket, state, report), what)
@@ -268,24 +268,24 @@ class Job:
         # The last spans of the log.
         await self._site.spans.keep()
 
-    async def _abandon(self, verdict: Verdict) -> None:
-        """Stop a job that is not ours, and forget it. ``verdict`` is in the folder, for a daemon that comes after."""
+    async def _abandon(self, verdict: Verdict, shipping: asyncio.Task[None]) -> None:
+        """Stop a job that is not ours, and send the rest of its log. ``verdict`` is in the folder for a next daemon."""
         self.unreported = False
-        if self._process is not None and processes.alive(self._process):
-            processes.terminate(self._process)
-            try:
-                async with asyncio.timeout(self._site.kill_grace):
-                    await processes.ended(self._process)
-            except TimeoutError:
-                pass
-            processes.kill(self._process)
-            await processes.ended(self._process)
+        if self._process is not None:
+            await processes.stop(self._process, self._site.kill_grace)
         await self._site.launcher.settled(self._folder)
         self.active = False
         self._site.changed()
-        if self.ticket.confirmed_at:
-            self._verdict = replace(verdict, ended_at=time.time())
-            await self._record(self._verdict)
+        self._verdict = verdict
+        if verdict.log_length == UNMEASURED:
+            length, digest = await self._shipper.measure()
+            self._mark(log_length=length, log_sha256=digest, ended_at=time.time())
+        await self._record(self._verdict)
+        # Else the server has said that it takes no more.
+        if not shipping.done():
+            rest = self._deliver(self._verdict, shipping)
+            if not await while_it_moves(rest, lambda: self._shipper.backlog, REST_WITHIN):
+                log.warning("job %s: %d bytes of its log were not sent", self.ticket.id, self._shipper.backlog)
         self._folder.remove()
 
     def _mark(self, **changes: Any) -> None:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from edge_worker.faults import NotAllowed, Unreachable
 from edge_worker.plan import BACKOFF_LAST, backoff, jittered, returning
@@ -53,6 +53,23 @@ async def persist(call: Callable[[], Awaitable[R]], what: str) -> R:
             log.log(level, "%s: %s; trying again (failure %d)", what, fault, attempt + 1)
             attempt += 1
         await asyncio.sleep(delay)
+
+
+async def while_it_moves(work: Coroutine[Any, Any, None], left: Callable[[], int], within: float) -> bool:
+    """Do ``work``, and cancel it when what is ``left`` of it has not become less for ``within`` seconds; return
+    whether it was done."""
+    task = asyncio.create_task(work)
+    try:
+        before = left()
+        while not (await asyncio.wait({task}, timeout=within))[0]:
+            if left() >= before:
+                return False
+            before = left()
+        task.result()
+        return True
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 HEEDED = 2.0

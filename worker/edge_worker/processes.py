@@ -87,6 +87,11 @@ def _reap(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found == pid else None
 
 
+def unreaped(process: Started | None) -> bool:
+    """Return whether a process is there, dead or alive."""
+    return process is not None and bool(process.identity) and identity(process.pid) == process.identity
+
+
 def terminate(process: Started) -> None:
     """Ask a job to stop: SIGTERM to its supervisor's group, which forwards it to the task."""
     if not alive(process):
@@ -114,6 +119,18 @@ def kill(process: Started) -> int:
             os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
             killed += 1
     return killed
+
+
+async def stop(process: Started, grace: float) -> None:
+    """End a job: SIGTERM, then SIGKILL after ``grace`` seconds for what is left; return when its process is gone."""
+    if not alive(process):
+        return
+    terminate(process)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(grace):
+            await ended(process)
+    kill(process)
+    await ended(process)
 
 
 def _session(leader: int) -> list[int]:

@@ -62,6 +62,13 @@ class FakeJob:
     state: str = "queued"
     end: dict[str, Any] | None = None
     log: bytearray = field(default_factory=bytearray)
+    withdrawn: int | None = None
+    """The claim that was ended here while it ran: its log is still taken, and its end noted, but answered as stale."""
+
+    def withdraw(self) -> None:
+        """Nobody wants the job any more."""
+        self.withdrawn = self.offer["claim"]
+        self.offer = {**self.offer, "claim": self.withdrawn + 1}
 
     @property
     def id(self) -> str:
@@ -325,6 +332,8 @@ class FakeCentral:
         key = [job.offer[name] for name in ("dag_id", "task_id", "run_id", "try_number", "map_index")]
         assert parts[:5] == [str(part) for part in key], parts
         if body["claim"] != job.offer["claim"] or (parts[5] == "running" and (job.end or job.state == "queued")):
+            if body["claim"] == job.withdrawn:
+                job.end = body
             return refusal(409, "StaleClaim")
         job.state = parts[5]
         if parts[5] in ("success", "failed"):
@@ -335,7 +344,7 @@ class FakeCentral:
         job = self.jobs.get(job_id)
         if job is None:
             return refusal(404, "JobNotFound")
-        if int(call.headers["x-claim"]) != job.offer["claim"]:
+        if int(call.headers["x-claim"]) not in (job.offer["claim"], job.withdrawn):
             return refusal(409, "StaleClaim")
         cursor = {"Range": f"bytes=0-{len(job.log) - 1}"} if job.log else {}
         if call.method == "HEAD":

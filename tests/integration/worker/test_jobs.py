@@ -106,6 +106,33 @@ def test_stale_claim_stops_the_process_and_forgets_the_job(central: FakeCentral,
     assert daemon.exit_code() is None
 
 
+@pytest.mark.parametrize("transport", ["channel"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_job_that_is_taken_away_is_stopped_and_the_rest_of_its_log_shipped(
+    central: FakeCentral, start: Start, restarted: bool
+) -> None:
+    away = [Answer(503)]
+    central.faults.append(lambda call: away[0] if away and call.path.endswith(("/log", "/failed")) else None)
+    daemon = start()
+    job = central.offer(workload("log(b'x' * 9000 + b'half a li'); wait_for_file('/nonexistent')"))
+    pid = running(central, daemon)
+    written = daemon.folders()[0] / "logs/dag_id=d/attempt=1.log"
+    central.wait_for(written.exists)
+    job.withdraw()
+    assert central.channel is not None
+    central.channel.send(type="cancel", id=job.id, claim=1)
+    central.wait_for(lambda: gone(pid))
+    if restarted:
+        daemon.process.kill()
+        daemon.process.wait(10)
+    assert not job.log
+    away.clear()
+    daemon = start() if restarted else daemon
+    central.wait_for(finished(job))
+    central.wait_for(lambda: daemon.folders() == [])
+    assert bytes(job.log) == b"x" * 9000 + b"half a li"
+
+
 def test_the_log_of_a_job_whose_end_came_too_late_is_shipped_all_the_same(central: FakeCentral, start: Start) -> None:
     """A task that was deferred may run elsewhere before the end of its first part has been reported."""
     refused: list[Call] = []
