@@ -7,13 +7,11 @@ import threading
 from datetime import timedelta
 
 import pytest
-from rows import NOW, claim, queue_job, register
+from logged import Task
 
 from edge_otel.api import log_upload
-from edge_otel.models import jobs, logs
-from edge_otel.models.tables import Log, Worker
+from edge_otel.models import log_sinks
 from edge_otel.settings import LogFolder
-from edge_otel.state import JobState
 
 P = "a/attempt=1.log"
 HERE = f"s3://b/{P}"
@@ -59,16 +57,49 @@ class HangingSink:
         (self.base_log_folder / path).unlink()
 
 
-def written(database, name):
-    """Return the id of a job whose log stands in its file."""
-    with database() as session:
-        worker = session.get(Worker, "w") or register(session, "w", NOW)
-        job_id = queue_job(session, NOW, log_path=f"{name}/attempt=1.log")
-        job = claim(session, worker, NOW)
-        logs.append(session, job, job.claim, 0, b"one\n")
-        jobs.record_report(job, JobState.SUCCESS, job.claim, NOW)
-        logs.mark_written(session, job_id, NOW)
-    return job_id
+class ConnectingSink:
+    """A remote log that makes a connection for its first log, and loses the third log."""
+
+    delete_local_copy = False
+
+    def __init__(self, folder):
+        self.base_log_folder = folder
+        self.connection = None
+        self.used = []
+
+    def upload(self, path, ti=None):
+        if self.connection is None:
+            self.connection = 1 + max(self.used, default=0)
+        self.used.append(self.connection)
+        if len(self.used) != 3:
+            (self.base_log_folder / path).unlink()
+
+    def read(self, path, ti):
+        return [], None
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_connection_is_kept_for_the_next_upload_but_not_after_one_that_failed(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(log_upload, "INTERVAL", 0.02)
+    monkeypatch.setattr(log_upload, "AWAY", 0.02)
+    monkeypatch.setattr(log_sinks, "SOON", timedelta(0))
+    monkeypatch.setattr(log_sinks, "LATE", timedelta(0))
+    sink = ConnectingSink(tmp_path)
+    uploader = log_upload.Uploader(sink, LogFolder(tmp_path / "logs", 0o755, 0o644))
+
+    async def upload():
+        uploader.start()
+        try:
+            async with asyncio.timeout(30):
+                for _ in range(3):
+                    task = Task(database, b"one\n", ends=True)
+                    while task.row.upload != "done":
+                        await asyncio.sleep(0.02)
+        finally:
+            await uploader.stop()
+
+    asyncio.run(upload())
+    assert sink.used == [1, 1, 1, 2]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -78,11 +109,7 @@ def test_an_upload_that_never_ends_keeps_others_waiting_only_for_so_long(databas
     monkeypatch.setattr(log_upload, "AWAY", 0.1)
     sink = HangingSink(tmp_path)
     uploader = log_upload.Uploader(sink, LogFolder(tmp_path / "logs", 0o755, 0o644))
-    written(database, "first")
-
-    def state(job_id):
-        with database() as session:
-            return session.get(Log, job_id).upload
+    Task(database, b"one\n", ends=True)
 
     async def upload():
         uploader.start()
@@ -90,8 +117,8 @@ def test_an_upload_that_never_ends_keeps_others_waiting_only_for_so_long(databas
             async with asyncio.timeout(30):
                 while not sink.hangs.is_set():
                     await asyncio.sleep(0.02)
-                second = written(database, "second")
-                while state(second) != "done":
+                second = Task(database, b"one\n", ends=True)
+                while second.row.upload != "done":
                     await asyncio.sleep(0.02)
         finally:
             sink.go.set()
