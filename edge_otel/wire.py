@@ -105,6 +105,8 @@ class WorkerSettings(BaseModel):
     log_interval: float
     log_chunk_bytes: int
     execution_api_url: str | None = None
+    executors: str | None = None
+    """``[core] executor`` of the central side, without which a DAG whose tasks name one of them does not parse."""
     server_time: datetime
     otlp: bool = False
     """The gateway has a collector to pass telemetry on to."""

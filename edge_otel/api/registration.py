@@ -14,7 +14,7 @@ from edge_otel.models import upkeep, workers
 from edge_otel.models.session import Session
 from edge_otel.models.tables import Worker
 from edge_otel.models.wakeup import announce_worker
-from edge_otel.settings import Settings
+from edge_otel.settings import Settings, airflow_configuration
 from edge_otel.state import WorkerState
 from edge_otel.telemetry import central, counters
 from edge_otel.wire import SystemFacts, WorkerReply, WorkerReport, WorkerSettings
@@ -95,6 +95,7 @@ def told(settings: Settings, heartbeat_interval: float, now: datetime) -> Worker
         log_interval=settings.log_interval,
         log_chunk_bytes=settings.log_chunk_bytes,
         execution_api_url=settings.execution_api_url or None,
+        executors=airflow_configuration().get("core", "executor"),
         server_time=now,
         otlp=central.collector(settings, os.environ) is not None,
         telemetry_interval=settings.telemetry_interval,

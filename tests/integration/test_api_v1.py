@@ -47,13 +47,15 @@ def stored(database, job_id):
         return session.get(Job, job_id)
 
 
-def test_a_registration_answers_what_edge3_reads_and_what_we_add(api, token):
+def test_a_registration_answers_what_edge3_reads_and_what_we_add(api, token, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,Site:some.Executor")
     answer = api.call("POST", "/v1/worker/w", token, json=registration(queues=["a"]))
     assert answer.status_code == 200
     reply = answer.json()
     assert {"last_update", "versions_match", "state", "queues", "maintenance_comments", "concurrency"} <= reply.keys()
     assert (reply["state"], reply["queues"], reply["versions_match"]) == ("starting", ["a"], True)
     assert reply["settings"]["heartbeat_interval"] == 30.0
+    assert reply["settings"]["executors"] == "LocalExecutor,Site:some.Executor"
     assert reply["settings"]["server_time"].endswith("Z")
 
 

@@ -70,6 +70,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts
         meters=meters,
         shipping=Shipping(transport, station.pace, spans, settings.log_rate * 1024),
         execution_api_url=station.execution_api_url,
+        executors=station.executors,
         task_env=task_env,
         kill_grace=settings.kill_grace,
         changed=station.changed,

@@ -15,6 +15,7 @@ OTLP_PREFIX = "OTEL_EXPORTER_OTLP_"
 EXPORTERS = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER")
 
 EXECUTION_API_URL = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
+EXECUTORS = "AIRFLOW__CORE__EXECUTOR"
 
 PATIENCE = {
     # Airflow's client makes this many attempts with random pauses of 1 s up to the maximum: about 7 minutes, twice
@@ -112,9 +113,12 @@ def _reach_loopback(env: dict[str, str]) -> None:
     env["no_proxy"] = env["NO_PROXY"] = "*" if everywhere else ",".join(dict.fromkeys(filter(None, hosts)))
 
 
-def for_job(shared: Mapping[str, str], logs: Path, execution_api_url: str) -> dict[str, str]:
-    """Return what one job's environment has beside the shared one."""
+def for_job(shared: Mapping[str, str], logs: Path, execution_api_url: str, executors: str | None) -> dict[str, str]:
+    """Return what one job's environment has beside the shared one; ``executors`` are those of the central side."""
     env = {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs)}
     if EXECUTION_API_URL not in shared:
         env[EXECUTION_API_URL] = execution_api_url
+    if EXECUTORS not in shared and executors:
+        # By name alone: none of them is loaded, nor need it be installed at the site.
+        env[EXECUTORS] = executors
     return env

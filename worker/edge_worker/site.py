@@ -32,6 +32,8 @@ class Site:
     meters: Meters
     shipping: Shipping
     execution_api_url: Callable[[], str]
+    executors: Callable[[], str | None]
+    """Airflow's, as the server has told them."""
     task_env: dict[str, str]
     kill_grace: float
     changed: Callable[[], None]

@@ -24,7 +24,7 @@ async def start(site: Site, folder: JobFolder, ticket: Ticket) -> Started:
         {
             "worker": site.worker,
             "server": url,
-            "env": for_job(site.task_env, folder.logs, url),
+            "env": for_job(site.task_env, folder.logs, url, site.executors()),
             "log_file": str(log_file) if log_file else None,
         }
     )

@@ -100,6 +100,10 @@ class Station:
         told = self._task_env.get(EXECUTION_API_URL) or (self._told.execution_api_url if self._told else None)
         return execution_api_url(self.settings, told)
 
+    def executors(self) -> str | None:
+        """Return the executors of the central side, None where it has not told them."""
+        return self._told.executors if self._told else None
+
     @property
     def log_backlog(self) -> int:
         """Bytes of task log that the server does not have yet."""

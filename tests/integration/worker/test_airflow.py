@@ -29,7 +29,7 @@ def edge():
     def well():
         from airflow.sdk.api.client import get_hostname
         logging.getLogger("user").info("I run on %s", get_hostname())
-    @task
+    @task(executor="Site")
     def ill():
         raise RuntimeError("no paper")
     @task
@@ -84,7 +84,11 @@ def site(central: FakeCentral, start: Start, tmp_path: Path) -> Daemon:
 
 
 def real(central: FakeCentral, start: Start, folder: Path, **options: Any) -> Daemon:
-    """Start a daemon whose tasks run in a real Airflow, which exports to the fake site."""
+    """Start a daemon whose tasks run in a real Airflow, which exports to the fake site.
+
+    One names its executor, which is not even installed here: without what the server tells no task of the DAG is found.
+    """
+    central.settings["executors"] = "LocalExecutor,Site:some.executors.SiteExecutor"
     dags = folder / "dags"
     dags.mkdir(exist_ok=True)
     (dags / "edge.py").write_text(DAG)

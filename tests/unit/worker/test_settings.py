@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from edge_worker.environment import EXECUTION_API_URL, for_job, for_tasks, read_file
+from edge_worker.environment import EXECUTION_API_URL, EXECUTORS, for_job, for_tasks, read_file
 from edge_worker.faults import BadSetting
 from edge_worker.settings import Pace, execution_api_url, load, pace, state_dir
 from pydantic import ValidationError
@@ -150,8 +150,10 @@ def test_task_environment_keeps_the_users_values_and_none_of_the_daemons() -> No
     )
     assert "EDGE_WORKER_TOKEN_FILE" not in env
     assert env["AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS"] == "1"
-    assert EXECUTION_API_URL in for_job({}, Path("/l"), "http://e")
-    assert EXECUTION_API_URL not in for_job({EXECUTION_API_URL: "x"}, Path("/l"), "http://e")
+    assert {EXECUTION_API_URL, EXECUTORS} <= for_job({}, Path("/l"), "http://e", "Local").keys()
+    users = {EXECUTION_API_URL: "x", EXECUTORS: "y"}
+    assert not users.keys() & for_job(users, Path("/l"), "http://e", "Local").keys()
+    assert EXECUTORS not in for_job({}, Path("/l"), "http://e", None)
 
 
 def test_transport_is_auto_unless_one_is_chosen(needed: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
