@@ -10,9 +10,13 @@ from pathlib import Path
 from edge_otel.models import logs
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Job, Log
+from edge_otel.state import FINISHED
 
 HEAD = 4096
 """Bytes at its beginning by which a file is known."""
+
+FAULT_SUFFIX = ".fault"
+"""Of the file beside a log that says what is wrong with it. Airflow shows what begins with the log's name."""
 
 FILE_PIECE = 1024 * 1024
 """Bytes of a file that are read at once."""
@@ -64,8 +68,8 @@ class Stored:
     """Bytes by claim."""
     uploaded: bool
     """Airflow's remote log has all of it."""
-    missing: str | None
-    """Which bytes are still to come, in words."""
+    fault: str | None
+    """Which bytes are missing, or what else is wrong with it, in words."""
 
 
 def look(job_id: str) -> Stored | None:
@@ -75,14 +79,9 @@ def look(job_id: str) -> Stored | None:
         if log is None:
             return None
         lengths = logs.lengths(session, job_id)
-        return Stored(lengths, log.upload == "done", _missing(session.get(Job, job_id), lengths))
-
-
-def _missing(job: Job | None, lengths: dict[int, int]) -> str | None:
-    have = lengths.get(job.claim, 0) if job is not None else 0
-    if job is None or job.log_length is None or have >= job.log_length:
-        return None
-    return f"bytes {have} to {job.log_length - 1} are still to come from edge worker {job.worker}"
+        job = session.get(Job, job_id)
+        missing = logs.missing(job, lengths) if job is not None and job.state in FINISHED else None
+        return Stored(lengths, log.upload == "done", missing or log.fault)
 
 
 def after(job_id: str, lengths: dict[int, int], file: Path) -> tuple[int, int] | None:

@@ -91,12 +91,12 @@ class EdgeRemoteLog:
             return [f"edge-otel: the log store cannot be reached: {failure.orig}"], []
         if stored is None:
             return self._inner(relative_path, ti)
-        notes = [] if stored.missing is None else [f"edge-otel: {stored.missing}"]
+        notes = [] if stored.fault is None else [f"edge-otel: {stored.fault}"]
         if finished and stored.uploaded and self.inner is not None:
-            found = self._inner(relative_path, ti)
-            if found[1]:
-                return found
-            notes += found[0]
+            sources, found = self._inner(relative_path, ti)
+            notes += sources
+            if found:
+                return notes, found
         start = log_text.after(job_id, stored.lengths, self._folder.base / relative_path)
         if start is None:
             return notes, []
@@ -112,9 +112,12 @@ class EdgeRemoteLog:
 
     def _beside(self, relative_path: str) -> list[Path]:
         """Return the other files of the log (what its triggers logged), which Airflow passes over now."""
+        from edge_otel import log_text
+
         path = self._folder.base / relative_path
         base = self._folder.base.resolve()
-        return sorted(one for one in path.parent.glob(f"{path.name}.*") if base in one.resolve().parents)
+        found = (one for one in path.parent.glob(f"{path.name}.*") if one.suffix != log_text.FAULT_SUFFIX)
+        return sorted(one for one in found if base in one.resolve().parents)
 
     def _inner(self, relative_path: str, ti: TaskInstance) -> Answer:
         if self.inner is None:

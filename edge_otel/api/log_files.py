@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from edge_otel.log_text import FAULT_SUFFIX
 from edge_otel.models import jobs, logs
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Job
@@ -26,29 +28,39 @@ INLINE = 4 * 1024 * 1024
 """Bytes. Writing so much takes some tens of milliseconds; more than that is written in the background."""
 
 
-@dataclass(frozen=True)
-class _Finished:
+TEMPORARY = ".edge-otel"
+"""Folder in the log folder for files that are not in their place yet."""
+LEFT_BEHIND = 3600.0
+"""Seconds without a byte, after which such a file is one of a server that was killed."""
+GROWTH, LATER = 1.25, 600.0
+"""A log that is not complete is written again when it has grown by this factor, or after so many seconds."""
+
+
+class _Finished(NamedTuple):
     """A finished job whose log is to be written, as it was found."""
 
     path: str
-    claim: int
-    said: tuple[int | None, str | None]
-    """Length and checksum of the last claim's log, by its worker."""
+    ends: dict[str, Any]
+    """Length and checksum of the log by claim, as the workers said."""
     lengths: dict[int, int]
     """Bytes that are stored, by claim."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether all that the worker spoke of is here, or it never said how much there is."""
-        return self.said[0] is None or self.lengths.get(self.claim, 0) >= self.said[0]
+    missing: str | None
+    """What is not here yet, in words."""
 
 
 class _Part(NamedTuple):
     """A file that is not in its place yet."""
 
     path: Path
-    sha256: str
-    """Of the last claim's bytes."""
+    sha256: dict[int, str]
+    """Of the bytes of each claim."""
+
+    def fault(self, ends: dict[str, Any]) -> str | None:
+        """Return how it differs from what the workers said that they sent."""
+        wrong = [
+            claim for claim, digest in self.sha256.items() if ends.get(str(claim), (0, None))[1] not in (None, digest)
+        ]
+        return f"the checksum is not that of the worker (run {wrong[0]})" if wrong else None
 
 
 class _Stopping(Exception):
@@ -62,6 +74,8 @@ class Writer:
         self._folder = folder
         self._background = ThreadPoolExecutor(1, thread_name_prefix="edge-large-logs")
         self._waiting: set[str] = set()
+        self._partial: dict[str, tuple[int, float]] = {}
+        """Logs that were written before they were complete: their bytes, and when."""
         self._stopping = threading.Event()
 
     def close(self) -> None:
@@ -69,29 +83,47 @@ class Writer:
         self._stopping.set()
         self._background.shutdown(wait=True, cancel_futures=True)
 
-    def finalise(self, job_id: str) -> bool:
-        """Write the log file of a finished job. It is complete when all that its worker spoke of is here, or when the
-        worker never said how much there is. A failure to write is logged and answered by False, never raised: the
-        job's state is recorded, the store keeps the log, and the sweep tries again."""
+    def finalise(self, job_id: str) -> None:
+        """Write the log file of a finished job. It is complete when all that its workers spoke of is here. A failure to
+        write is logged, never raised: the job's state is recorded, the store keeps the log, and the sweep tries again.
+        """
         if job_id in self._waiting:
-            return False
+            return
         try:
             with new_session() as session:
                 found = _finished(session.get(Job, job_id), logs.lengths(session, job_id))
-            if found is None:
-                return True
+            if found is None or (found.missing and not self.is_due(job_id, sum(found.lengths.values()))):
+                return
             if sum(found.lengths.values()) > INLINE:
                 self._waiting.add(job_id)
                 self._background.submit(self._write_large, job_id, found)
-                return False
-            return self._write_now(job_id, found)
+            else:
+                self._write(job_id, found)
         except OSError:
             log.exception("Job %s: its log file cannot be written. The log stays in the database.", job_id)
-            return False
+
+    def is_due(self, job_id: str, stored: int) -> bool:
+        """Return whether so many bytes of a log that is not complete are worth another file. Airflow reads the others
+        from the database by ``edge://``."""
+        written, at = self._partial.get(job_id, (-1, 0.0))
+        return stored > written * GROWTH or (stored > written and time.monotonic() - at > LATER)
+
+    def forget_but(self, unwritten: Collection[str]) -> None:
+        """Remember nothing of logs that are complete, or gone."""
+        for job_id in self._partial.keys() - set(unwritten):
+            del self._partial[job_id]
+
+    def tidy(self) -> None:
+        """Remove the files that servers left behind which were killed."""
+        since = time.time() - LEFT_BEHIND
+        for path in (self._folder.base / TEMPORARY).glob("*"):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < since:
+                    path.unlink()
 
     def _write_large(self, job_id: str, found: _Finished) -> None:
         try:
-            self._write_now(job_id, found)
+            self._write(job_id, found)
         except _Stopping:
             pass
         except Exception:
@@ -99,22 +131,22 @@ class Writer:
         finally:
             self._waiting.discard(job_id)
 
-    def _write_now(self, job_id: str, found: _Finished) -> bool:
+    def _write(self, job_id: str, found: _Finished) -> None:
         target = (self._folder.base / found.path).resolve()
         if self._folder.base.resolve() not in target.parents:
             log.error("Job %s: its log path leads out of the log folder: %s", job_id, found.path)
-            return True
-        if not found.lengths:
-            return _store(job_id, found, None, target)
-        _make_folder(target.parent, self._folder)
-        with self._assembled(job_id, found.claim, target) as part:
-            return _store(job_id, found, part, target)
+            return
+        if found.lengths or found.missing:
+            make_folder(target.parent, self._folder)
+        with self._assembled(job_id) if found.lengths else nullcontext() as part:
+            self._store(job_id, found, part, target)
 
     @contextmanager
-    def _assembled(self, job_id: str, claim: int, target: Path) -> Iterator[_Part]:
-        """Yield a file with the log beside its target. The job is not locked: a large log takes a while."""
-        digest = hashlib.sha256()
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".edge-log-", delete=False) as part:
+    def _assembled(self, job_id: str) -> Iterator[_Part]:
+        """Yield a file with the log. The job is not locked: a large log takes a while."""
+        make_folder(self._folder.base / TEMPORARY, self._folder)
+        digests: dict[int, Any] = {}
+        with tempfile.NamedTemporaryFile(dir=self._folder.base / TEMPORARY, prefix=f"{job_id}-", delete=False) as part:
             try:
                 end = (0, 0)
                 while pieces := _next(job_id, end):
@@ -122,20 +154,38 @@ class Writer:
                         raise _Stopping
                     for piece in pieces:
                         part.write(piece.data)
-                        if piece.claim == claim:
-                            digest.update(piece.data)
+                        digests.setdefault(piece.claim, hashlib.sha256()).update(piece.data)
                     end = pieces[-1].end
                 part.flush()
                 Path(part.name).chmod(self._folder.new_file_mode)
-                yield _Part(Path(part.name), digest.hexdigest())
+                yield _Part(Path(part.name), {claim: digest.hexdigest() for claim, digest in digests.items()})
             finally:
                 Path(part.name).unlink(missing_ok=True)
+
+    def _store(self, job_id: str, found: _Finished, part: _Part | None, target: Path) -> None:
+        """Put the file in its place and say so in the table, unless there is more by now."""
+        with new_session() as session:
+            job = jobs.lock(session, job_id)
+            if job is None or _finished(job, logs.lengths(session, job_id)) != found:
+                return
+            fault = found.missing or (part.fault(found.ends) if part is not None else None)
+            if part is not None:
+                part.path.replace(target)
+            tell(fault, target, self._folder)
+            if found.missing is not None:
+                logs.mark_partial(session, job_id, found.missing)
+                self._partial[job_id] = sum(found.lengths.values()), time.monotonic()
+                return
+            if fault is not None:
+                log.error("Job %s: %s", job_id, fault)
+            job.log_complete = True
+            logs.mark_written(session, job_id, datetime.now(UTC), fault)
 
 
 def _finished(job: Job | None, lengths: dict[int, int]) -> _Finished | None:
     if job is None or job.log_complete or job.log_path is None or job.state not in FINISHED:
         return None
-    return _Finished(job.log_path, job.claim, (job.log_length, job.log_sha256), lengths)
+    return _Finished(job.log_path, job.log_ends, lengths, logs.missing(job, lengths))
 
 
 def _next(job_id: str, end: tuple[int, int]) -> list[logs.Piece]:
@@ -143,30 +193,19 @@ def _next(job_id: str, end: tuple[int, int]) -> list[logs.Piece]:
         return logs.pieces(session, job_id, *end)
 
 
-def _store(job_id: str, found: _Finished, part: _Part | None, target: Path) -> bool:
-    """Put the file in its place and say so in the table, unless there is more by now."""
-    with new_session() as session:
-        job = jobs.lock(session, job_id)
-        now_found = _finished(job, logs.lengths(session, job_id))
-        if job is None or now_found is None:
-            return True
-        if now_found != found:
-            return False
-        if part is not None:
-            if found.complete and found.said[1] not in (None, part.sha256):
-                log.error("Job %s: the log's checksum is not that of the worker.", job_id)
-            _write(part.path, target)
-        job.log_complete = found.complete
-        if found.complete:
-            logs.mark_written(session, job_id, datetime.now(UTC))
-    return True
+def tell(fault: str | None, target: Path, folder: LogFolder) -> None:
+    """Say what is wrong with a log in a file beside it, which Airflow shows with it; remove that where nothing is."""
+    beside = target.with_name(target.name + FAULT_SUFFIX)
+    if fault is None:
+        beside.unlink(missing_ok=True)
+        return
+    line = {"timestamp": datetime.now(UTC).isoformat(), "level": "warning", "event": f"edge-otel: {fault}."}
+    beside.write_text(json.dumps(line) + "\n")
+    beside.chmod(folder.new_file_mode)
 
 
-def _write(part: Path, target: Path) -> None:
-    part.replace(target)
-
-
-def _make_folder(path: Path, folder: LogFolder) -> None:
+def make_folder(path: Path, folder: LogFolder) -> None:
+    """Make a folder and those above it, with Airflow's permissions."""
     missing = []
     while not path.exists():
         missing.append(path)

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 10.0
 """Seconds between looks."""
-_LIMIT = 200
-"""Logs to write in one look."""
+_PAGE = 500
+"""Logs that are looked at in one transaction."""
 _PURGES = 20
 """Transactions of one look, of at most logs.PURGE_LIMIT logs each."""
 
@@ -41,12 +41,11 @@ class Sweep:
         self._writer = writer
         self._homes = homes
         self._retention = retention
-        self._written: dict[str, int] = {}
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
         while True:
-            for look in (self.write, self.purge):
+            for look in (self.write, self.purge, self._writer.tidy):
                 try:
                     await run_in_threadpool(look)
                 except Exception:
@@ -54,15 +53,20 @@ class Sweep:
             await asyncio.sleep(INTERVAL)
 
     def write(self) -> None:
-        """Write every log of which there is more than was written before."""
-        with new_session() as session:
-            found = jobs.with_log_to_write(session, _LIMIT)
-            stored = {job_id: sum(logs.lengths(session, job_id).values()) for job_id in found}
-        self._written = {
-            job_id: length
-            for job_id, length in stored.items()
-            if self._written.get(job_id) == length or self._writer.finalise(job_id)
-        }
+        """Write every log that is complete, or of which there is more than was written before."""
+        unwritten: list[str] = []
+        while True:
+            with new_session() as session:
+                page = jobs.with_log_to_write(session, unwritten[-1] if unwritten else "", _PAGE)
+                stored = logs.lengths_of(session, [job.id for job in page])
+                missing = {job.id: logs.missing(job, stored[job.id]) for job in page}
+            for job_id, lengths in stored.items():
+                if missing[job_id] is None or self._writer.is_due(job_id, sum(lengths.values())):
+                    self._writer.finalise(job_id)
+            unwritten += stored
+            if len(stored) < _PAGE:
+                break
+        self._writer.forget_but(unwritten)
 
     def purge(self) -> None:
         """Delete the logs that nobody will read here any more."""

@@ -128,7 +128,7 @@ class Recorder:
         loop = asyncio.get_running_loop()
         written = loop.run_in_executor(self._files, self._writer.finalise, job_id)
 
-        def done(future: asyncio.Future[bool]) -> None:
+        def done(future: asyncio.Future[None]) -> None:
             self._logs_waiting -= 1
             if not future.cancelled() and (error := future.exception()) is not None:
                 log.warning("The log of job %s waits for the next sweep: %s", job_id, error)

@@ -132,18 +132,21 @@ def set_state(
             log_length=report.log_length,
             log_sha256=report.log_sha256,
         )
+        if report.claim is None and verdict is Verdict.STORED:
+            # An edge3 worker, which never says how long a log is.
+            job.log_ends = {**job.log_ends, str(job.claim): [None, None]}
         if verdict is Verdict.STORED and job.state == JobState.QUEUED:
             announce_jobs(session)
         job_id, finished = job.id, job.state in FINISHED
         queue, carrier, ran = job.queue, job.carrier, reports.ran(job)
     counters.reported(_REPORTED[state], verdict, queue=queue, carrier=carrier, ran=ran, why="declined")
+    if finished:
+        request.app.state.log_writer.finalise(job_id)
     if verdict is Verdict.STALE:
         if caller.shared_secret:
             log.warning("Job %s: a stale report (%s) of an edge3 worker changes nothing.", job_id, state)
             return
         raise StaleClaim
-    if finished:
-        request.app.state.log_writer.finalise(job_id)
 
 
 @router.get(f"/logs/logfile_path/{_Coordinates}", tags=["Logs"])
@@ -201,10 +204,11 @@ def _locked_job(
         if caller.shared_secret:
             return None
         raise JobNotFound
-    if claim is not None and claim < job.claim:
+    holder = job.worker
+    if claim is not None and claim < job.claim and (holder := job.holders.get(str(claim))) is None:
         # Before the question whose job it is now: the caller was its worker once, and must learn that it is not.
         counters.JOBS_STALE.labels(job.queue).inc()
         raise StaleClaim
-    caller.require_worker(job.worker)
+    caller.require_worker(holder)
     caller.require_scope(job.team, [job.queue])
     return job

@@ -125,23 +125,25 @@ class Reclaimed(NamedTuple):
 
     claim: int
     holders: dict[str, str]
+    state: str
 
     def ended(self, claim: int) -> bool:
         """Return whether nobody wants the process of this claim. That of a task which was deferred is about to end by
-        itself, and has a log to send."""
-        return claim < self.claim and str(claim) not in self.holders
+        itself."""
+        return claim < self.claim and (str(claim) not in self.holders or self.state == JobState.LOST)
 
 
 def reclaimed_since(session: Session, since: datetime) -> dict[str, Reclaimed]:
     """Return, by id, the jobs that changed at or after ``since`` and are not under their first claim."""
-    query = select(Job.id, Job.claim, Job.holders).where(Job.changed_at >= since, Job.claim > 1)
-    return {row.id: Reclaimed(row.claim, row.holders) for row in session.execute(query)}
+    query = select(Job.id, *(getattr(Job, name) for name in Reclaimed._fields))
+    changed = session.execute(query.where(Job.changed_at >= since, Job.claim > 1))
+    return {job_id: Reclaimed(*row) for job_id, *row in changed}
 
 
 def not_held(session: Session, running: Collection[Running]) -> list[Running]:
     """Return those of the claims that workers run which are not theirs any more.
 
-    One under which the task ran before it was deferred is: that process is about to end, and has a log to send.
+    One under which the task ran before it was deferred is: that process is about to end by itself.
     """
     rows: dict[str, Any] = {}
     for batch in batches({job.id for job in running}):
@@ -153,7 +155,8 @@ def not_held(session: Session, running: Collection[Running]) -> list[Running]:
         if row is None:
             return False
         current = row.claim == job.claim and row.worker == job.worker and row.state != JobState.QUEUED
-        return bool(current or row.holders.get(str(job.claim)) == job.worker)
+        before = row.holders.get(str(job.claim)) == job.worker and row.state != JobState.LOST
+        return bool(current or before)
 
     return [job for job in running if not held(job)]
 

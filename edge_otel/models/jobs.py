@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from edge_otel.models.session import prepare_lock
-from edge_otel.models.tables import Job, Worker
+from edge_otel.models.tables import Job, LogChunk, Worker
 from edge_otel.models.wakeup import announce_jobs
 from edge_otel.state import FINISHED, JobState, Verdict, judge
 
@@ -63,18 +63,27 @@ def queue(session: Session, new: NewJob, now: datetime) -> None:
     """
     job = lock(session, new.id)
     if job is None:
-        job = Job(id=new.id, claim=0, holders={})
+        # Its log may still be here: the job of a task that was deferred for long is gone.
+        known = session.scalar(select(func.max(LogChunk.claim)).where(LogChunk.job_id == new.id))
+        job = Job(id=new.id, claim=known or 0, holders={}, log_ends={})
         session.add(job)
-    elif job.accepted_at is not None and job.worker is not None:
-        job.holders = dict([*job.holders.items(), (str(job.claim), job.worker)][-HOLDERS_KEPT:])
+    else:
+        keep_holder(job)
     for name, value in vars(new).items():
         setattr(job, name, value)
     job.state = JobState.QUEUED
     job.queued_at = job.changed_at = now
     job.assigned_at = job.offer_expires_at = job.accepted_at = job.ended_at = None
-    job.exit_code = job.error = job.log_length = job.log_sha256 = None
+    job.exit_code = job.error = None
     job.log_complete = False
     announce_jobs(session)
+
+
+def keep_holder(job: Job) -> None:
+    """Remember who has run a locked job under its claim, which ends: the rest of that log may still come."""
+    if job.accepted_at is not None and job.worker is not None:
+        job.holders = dict([*job.holders.items(), (str(job.claim), job.worker)][-HOLDERS_KEPT:])
+        job.log_ends = {claim: end for claim, end in job.log_ends.items() if claim in job.holders}
 
 
 def claim_next(
@@ -163,11 +172,18 @@ def record_report(
     log_length: int | None = None,
     log_sha256: str | None = None,
 ) -> Verdict:
-    """Apply a worker's report to a locked row (or an object with its columns), and return what became of it."""
+    """Apply a worker's report to a locked row (or an object with its columns), and return what became of it.
+
+    How long the log is only the worker knows: that counts also where the job was settled in the worker's place, and
+    where it has gone on under another claim.
+    """
     verdict = judge(JobState(job.state), job.claim, reported, claim)
-    if verdict is Verdict.REPEATED and job.state in FINISHED and job.log_length is None and log_length is not None:
-        # The job was settled in its worker's place: the state stays, but how long the log is only the worker knows.
-        job.exit_code, job.log_length, job.log_sha256, job.log_complete = exit_code, log_length, log_sha256, False
+    known = verdict is not Verdict.STALE or str(claim) in job.holders
+    if known and reported in FINISHED and str(claim) not in job.log_ends:
+        job.log_ends = {**job.log_ends, str(claim): [log_length, log_sha256]}
+        job.log_complete = False
+        if verdict is Verdict.REPEATED:
+            job.exit_code = exit_code
     if verdict is not Verdict.STORED:
         return verdict
     job.state, job.changed_at = reported, now
@@ -176,7 +192,6 @@ def record_report(
     elif reported in FINISHED:
         job.ended_at = now
         job.exit_code, job.error = exit_code, error
-        job.log_length, job.log_sha256 = log_length, log_sha256
     return verdict
 
 
@@ -194,12 +209,15 @@ def with_ids(session: Session, ids: Collection[str]) -> list[JobChange]:
     return found
 
 
-def with_log_to_write(session: Session, limit: int) -> list[str]:
-    """Return the ids of finished jobs whose log is not where Airflow reads it, those that changed last first."""
+def with_log_to_write(session: Session, after: str, limit: int) -> list[Job]:
+    """Return the next jobs, after this id, that are finished and whose log is not where Airflow reads it: with the
+    columns alone that ``logs.missing`` reads."""
+    columns = load_only(Job.claim, Job.worker, Job.holders, Job.log_ends, Job.accepted_at, raiseload=True)
     query = (
-        select(Job.id)
-        .where(Job.state.in_(FINISHED), Job.log_complete.is_(False), Job.log_path.is_not(None))
-        .order_by(Job.changed_at.desc())
+        select(Job)
+        .options(columns)
+        .where(Job.id > after, Job.state.in_(FINISHED), Job.log_complete.is_(False), Job.log_path.is_not(None))
+        .order_by(Job.id)
         .limit(limit)
     )
     return list(session.scalars(query))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -20,6 +20,9 @@ ABOUT = ("dag_id", "task_id", "run_id", "map_index", "try_number", "queue", "wor
 
 READ_CHUNKS = 8
 """Most chunks that are in memory at once: they have a megabyte each, unless administrators made them larger."""
+_UNSAID = 2**62
+"""The length of a log whose worker has not said it yet."""
+
 PURGE_LIMIT, PURGE_CHUNKS = 200, 500
 """Most rows that one purge of logs removes: a chunk may have a megabyte."""
 
@@ -40,6 +43,16 @@ def lengths(session: Session, job_id: str) -> dict[int, int]:
     end = func.max(LogChunk.offset + LogChunk.length)
     query = select(LogChunk.claim, end).where(LogChunk.job_id == job_id).group_by(LogChunk.claim)
     return {claim: int(length) for claim, length in session.execute(query.order_by(LogChunk.claim))}
+
+
+def lengths_of(session: Session, job_ids: Collection[str]) -> dict[str, dict[int, int]]:
+    """Return the same of several logs."""
+    columns = (LogChunk.job_id, LogChunk.claim)
+    query = select(*columns, func.sum(LogChunk.length)).where(LogChunk.job_id.in_(job_ids)).group_by(*columns)
+    found: dict[str, dict[int, int]] = {job_id: {} for job_id in job_ids}
+    for job_id, claim, length in session.execute(query):
+        found[job_id][claim] = int(length)
+    return found
 
 
 class Appended(NamedTuple):
@@ -69,16 +82,27 @@ def append(session: Session, job: Job, claim: int, offset: int, data: bytes, pac
 def push(session: Session, job: Job, data: bytes, pushed_at: datetime) -> int:
     """Store the next piece of a locked job's log, unless a piece with the same time is there already; return the bytes
     that were stored."""
+    claim = _pushed_claim(job, pushed_at)
     repeated = session.scalar(
         select(LogChunk.offset)
-        .where(LogChunk.job_id == job.id, LogChunk.claim == job.claim, LogChunk.pushed_at == pushed_at)
+        .where(LogChunk.job_id == job.id, LogChunk.claim == claim, LogChunk.pushed_at == pushed_at)
         .limit(1)
     )
     if repeated is not None:
         return 0
     if data:
-        _store(session, job, _chunk(job.id, job.claim, cursor(session, job.id, job.claim), data, pushed_at))
+        _store(session, job, _chunk(job.id, claim, cursor(session, job.id, claim), data, pushed_at))
     return len(data)
+
+
+def _pushed_claim(job: Job, pushed_at: datetime) -> int:
+    """Return the claim that a piece belongs to: an edge3 worker does not say, and its task may have gone on elsewhere.
+    Which claims are such a worker's is in ``Job.log_ends``."""
+    pushing = sorted((int(claim) for claim, (length, _) in job.log_ends.items() if length is None), reverse=True)
+    began = job.accepted_at
+    if job.claim in pushing and began is not None and pushed_at >= began:
+        return job.claim
+    return next((claim for claim in pushing if claim < job.claim), job.claim)
 
 
 class Piece(NamedTuple):
@@ -120,19 +144,43 @@ def read(session: Session, job_id: str) -> Iterator[bytes]:
         end = found[-1].end
 
 
-def mark_written(session: Session, job_id: str, now: datetime) -> None:
-    """Note that the log's file stands, whole; a remote log is to have it next, and the collector a last line without an
-    end. A job without a byte has no log."""
+def mark_written(session: Session, job_id: str, now: datetime, fault: str | None = None) -> None:
+    """Note that the log's file stands, whole, and what is wrong with it; a remote log is to have it next, and the
+    collector a last line without an end. A job without a byte has no log."""
     log = session.get(Log, job_id)
     if log is not None:
-        log.changed_at, log.upload, log.export_due = now, "due", True
+        log.changed_at, log.upload, log.export_due, log.fault = now, "due", True, fault
+
+
+def mark_partial(session: Session, job_id: str, missing: str) -> None:
+    """Note which bytes of a log are not here."""
+    log = session.get(Log, job_id)
+    if log is not None:
+        log.fault = missing
+
+
+def missing(job: Job, lengths: Mapping[int, int]) -> str | None:
+    """Return which bytes of a finished job's log are still to come, in words; None where all are here.
+
+    ``lengths``: bytes that are stored, by claim. Every worker under whose claim the task ran says how long its log is;
+    one of edge3 never does.
+    """
+    ran = {int(claim): worker for claim, worker in job.holders.items()}
+    if job.accepted_at is not None or str(job.claim) in job.log_ends:
+        ran[job.claim] = job.worker
+    said = []
+    for claim, worker in sorted(ran.items()):
+        here, (length, _) = lengths.get(claim, 0), job.log_ends.get(str(claim), (_UNSAID, None))
+        if length is not None and here < length:
+            until = "on" if length == _UNSAID else f"to {length - 1}"
+            of = f" of run {claim}" if len(ran) > 1 else ""
+            said.append(f"bytes {here} {until}{of} have not come from edge worker {worker}")
+    return "; ".join(said) or None
 
 
 def all_here(session: Session, job: Job) -> bool:
-    """Return whether the job is over and every byte that its worker spoke of is stored."""
-    if job.log_length is None or job.state not in FINISHED:
-        return False
-    return cursor(session, job.id, job.claim) >= job.log_length
+    """Return whether the job is over and every byte that its workers spoke of is stored."""
+    return job.state in FINISHED and missing(job, lengths(session, job.id)) is None
 
 
 class Homes(NamedTuple):

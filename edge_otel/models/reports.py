@@ -53,11 +53,12 @@ _CHANGEABLE = (
     "ended_at",
     "exit_code",
     "error",
-    "log_length",
-    "log_sha256",
+    "log_ends",
     "log_complete",
 )
-_READ = [getattr(Job, name) for name in ("id", "claim", "worker", "queue", "carrier", "log_path", *_CHANGEABLE)]
+_READ = [
+    getattr(Job, name) for name in ("id", "claim", "worker", "holders", "queue", "carrier", "log_path", *_CHANGEABLE)
+]
 
 
 def record_all(session: Session, reports: Sequence[Report], now: datetime) -> list[Recorded]:
@@ -75,17 +76,19 @@ def record_all(session: Session, reports: Sequence[Report], now: datetime) -> li
         if len(found) < len(batch):
             missing = [job_id for job_id in batch if job_id not in found]
             busy.update(session.scalars(select(Job.id).where(Job.id.in_(missing))))
-    before = {job_id: tuple(vars(job).values()) for job_id, job in jobs.items()}
+    before = {job_id: SimpleNamespace(**vars(job)) for job_id, job in jobs.items()}
     recorded = [
         Recorded(None) if report.job_id in busy else _record(jobs.get(report.job_id), report, now) for report in reports
     ]
-    _write(session, [job for job in jobs.values() if tuple(vars(job).values()) != before[job.id]], now)
+    _write(session, [(before[job.id], job) for job in jobs.values() if job != before[job.id]], now)
     return recorded
 
 
 def _record(job: Any, report: Report, now: datetime) -> Recorded:
-    if job is None or job.worker != report.worker:
-        return Recorded(Verdict.STALE, queue=job.queue if job is not None else "")
+    if job is None:
+        return Recorded(Verdict.STALE)
+    if report.worker != (job.worker if report.claim == job.claim else job.holders.get(str(report.claim))):
+        return Recorded(Verdict.STALE, queue=job.queue)
     outcome = {name: getattr(report.outcome, name) for name in JobOutcome.model_fields}
     verdict = record_report(job, report.state, report.claim, now, **outcome)
     to_write = job.state in FINISHED and job.log_path is not None and not job.log_complete
@@ -100,15 +103,21 @@ def ran(job: Any) -> float | None:
     return seconds
 
 
-def _write(session: Session, jobs: Iterable[Any], now: datetime) -> None:
-    """Write the rows that changed: one statement for all that were accepted, one for all that are back in the queue."""
+def _write(session: Session, changed: Iterable[tuple[Any, Any]], now: datetime) -> None:
+    """Write rows, given as they were and as they are: one statement for all that were accepted, one for all that are
+    back in the queue."""
     ids: dict[str, list[str]] = {}
     ended = []
-    for job in jobs:
+    for was, job in changed:
         if job.state in FINISHED:
             ended.append({"job_id": job.id, **{name: getattr(job, name) for name in _CHANGEABLE}})
-        else:
+            continue
+        if job.state != was.state:
             ids.setdefault(job.state, []).append(job.id)
+        if job.log_ends != was.log_ends:
+            # Of an earlier claim.
+            query = update(Job).where(Job.id == job.id).values(log_ends=job.log_ends)
+            session.execute(query.execution_options(synchronize_session=False))
     for state, of_state in ids.items():
         accepted = {"accepted_at": now} if state == JobState.RUNNING else {}
         for batch in batches(of_state):

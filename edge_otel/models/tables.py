@@ -134,8 +134,9 @@ class Job(Base):
     """Of state, worker or claim: what executors read by."""
     exit_code: Mapped[int | None] = mapped_column(Integer)
     error: Mapped[str | None] = mapped_column(Text)
-    log_length: Mapped[int | None] = mapped_column(BigInteger)
-    log_sha256: Mapped[str | None] = mapped_column(String(64))
+    log_ends: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """By claim number, of the present one and of ``holders``: length and SHA-256 of what the task logged under it, as
+    the worker said at its end; two nulls where the worker never says (edge3)."""
     log_complete: Mapped[bool] = mapped_column(Boolean, default=False)
     """The log file stands where Airflow looks for it."""
 
@@ -177,6 +178,8 @@ class Log(Base):
     uploaded: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     """What the remote log has: ``done``, bytes by claim number; and ``begun``, the same after an attempt of which it
     is not known yet what came of it."""
+    fault: Mapped[str | None] = mapped_column(Text)
+    """Which bytes had not come when the file was written, or that it is not what its worker sent; in words."""
     export_due: Mapped[bool] = mapped_column(Boolean, default=True)
     """There are bytes, or an end, that were not sent as OTLP log records."""
     export_at: Mapped[datetime | None]

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from edge_otel.models import log_sinks
-from edge_otel.models.jobs import batches
+from edge_otel.models.jobs import batches, keep_holder, lock
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Worker
 from edge_otel.models.wakeup import announce_jobs, announce_worker
@@ -117,12 +117,12 @@ def settle(session: Session, job_id: str, claim: int, state: JobState, error: st
 def withdraw(session: Session, job_id: str, now: datetime) -> None:
     """End a job that nobody wants any more. Its claim rises, so a worker that has it stops it as stale; and the row
     stays for a while, so that the number is not given again should the task come back under the same id."""
-    session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state.not_in(FINISHED))
-        .values(state=JobState.LOST, claim=Job.claim + 1, ended_at=now, changed_at=now, error="Revoked.")
-        .execution_options(synchronize_session=False)
-    )
+    job = lock(session, job_id)
+    if job is not None and job.state not in FINISHED:
+        keep_holder(job)
+        job.state, job.claim, job.error = JobState.LOST, job.claim + 1, "Revoked."
+        job.accepted_at, job.ended_at, job.changed_at = None, now, now
+        session.flush()
     _announce_holder(session, job_id)
 
 

@@ -42,8 +42,8 @@ with folder.open("ab", buffering=0) as handle:
         time.sleep(max(0.0, began + (number + 1) * {every} - time.time()) if {every} else 0)
 Path({times!r}, str(os.getpid())).write_text(json.dumps([workload["log_path"], began, time.time()]))
 """
-_JOBS = """SELECT log_path, extract(epoch FROM ended_at)::float, state, log_sha256 IS NOT NULL FROM edge_otel_job
-    WHERE id IN %s"""
+_JOBS = """SELECT log_path, extract(epoch FROM ended_at)::float, state, log_ends::jsonb->claim::text->>1 IS NOT NULL
+    FROM edge_otel_job WHERE id IN %s"""
 _STORED = "SELECT coalesce(sum(length), 0) FROM edge_otel_log_chunk WHERE job_id IN %s"
 _TASKS = "SELECT dag_id, task_id, run_id, map_index, try_number, id::text FROM task_instance WHERE dag_id = %s"
 

@@ -31,7 +31,7 @@ class Store(Protocol):
         """Let a task that was deferred run again, under its next claim."""
 
     def end(self, claim: int, data: bytes) -> None:
-        """Report the end of a job whose last claim's log is ``data``."""
+        """Report the end of a claim whose log is ``data``; it may not be the last one any more."""
 
     def finalise(self) -> bool:
         """Do what is done at the end and by every sweep; return whether all bytes are here."""
@@ -51,6 +51,13 @@ class Part:
     offset: int = 0
     stored: int = 0
     """The model's word on the store."""
+    told: bool = False
+    """Its end was reported."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the store has all of it, and knows that."""
+        return self.told and self.stored == len(self.data)
 
 
 class Run:
@@ -72,10 +79,9 @@ class Run:
             if self.chance.random() < disturbed:
                 part = self.chance.choice(self.parts)
                 self.store.disturb(self.chance, part.claim, part.stored, part.data[: part.grown])
-        if not self.over:
-            self._end()
+        self.over = True
         for part in self.parts:
-            part.grown = len(part.data)
+            self._end(part)
             while part.offset < len(part.data):
                 part.offset = self._append(part, part.offset, part.data[part.offset :])
             assert part.stored == len(part.data), self.seed
@@ -88,10 +94,9 @@ class Run:
         if claim > 1:
             self.store.begin(claim)
 
-    def _end(self) -> None:
-        last = self.parts[-1]
-        self.over, last.grown = True, len(last.data)
-        self.store.end(last.claim, last.data)
+    def _end(self, part: Part) -> None:
+        part.grown, part.told = len(part.data), True
+        self.store.end(part.claim, part.data)
 
     def _step(self) -> None:
         part = self.chance.choice(self.parts)
@@ -108,13 +113,18 @@ class Run:
                 # A daemon that starts asks for the cursor, or begins anew where nobody answers.
                 part.offset = self.store.cursor(part.claim) if self.chance.random() < 0.5 else 0
             case "defer" if not self.over and len(self.parts) < 3:
-                self.parts[-1].grown = len(self.parts[-1].data)
-                self._begin()
-            case "end" if not self.over:
-                self._end()
-            case "sweep":
                 last = self.parts[-1]
-                assert self.store.finalise() == (self.over and last.stored == len(last.data)), self.seed
+                last.grown = len(last.data)
+                if self.chance.random() < 0.5:
+                    # Otherwise its report comes when the task has gone on elsewhere.
+                    self._end(last)
+                self._begin()
+            case "end":
+                self._end(part)
+                self.over |= part is self.parts[-1]
+            case "sweep":
+                whole = self.over and all(part.whole for part in self.parts)
+                assert self.store.finalise() == whole, self.seed
 
     def _ship(self, part: Part, *, heard: bool = True) -> None:
         """Send the next chunk as the real shipper does; its answer may not be heard."""

@@ -29,7 +29,7 @@ def test_a_job_goes_from_the_queue_to_its_end(connect, database):
     assert far.end(offer, exit_code=0, log_length=0).type == "state_ack"
     with database() as session:
         job = session.get(Job, job_id)
-        assert (job.state, job.exit_code, job.worker, job.log_length) == (JobState.SUCCESS, 0, "w", 0)
+        assert (job.state, job.exit_code, job.worker, job.log_ends["1"]) == (JobState.SUCCESS, 0, "w", [0, None])
 
 
 def test_a_report_said_twice_is_answered_twice_alike(connect, database):

@@ -167,4 +167,4 @@ def test_a_task_that_is_queued_again_while_its_end_is_stored_starts_over(databas
     assert stored.is_set()
     with database() as session:
         job = session.get(Job, job_id)
-        assert (job.state, job.exit_code, job.log_length, job.log_complete) == (JobState.QUEUED, None, None, False)
+        assert (job.state, job.exit_code, job.log_complete) == (JobState.QUEUED, None, False)

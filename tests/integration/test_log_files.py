@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import os
 import stat
+import time
 import tracemalloc
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rows import NOW, claim, queue_job, register
 
 from demo.wait import wait_for
 from edge_otel import log_text
-from edge_otel.api import log_files
+from edge_otel.api import log_files, log_sweep
 from edge_otel.api.log_files import Writer
 from edge_otel.api.log_sweep import Sweep
 from edge_otel.models import jobs, logs, upkeep
@@ -46,6 +49,12 @@ def complete(database, job_id):
     """Return whether the row says that the file stands."""
     with database() as session:
         return session.get(Job, job_id).log_complete
+
+
+def said_beside(folder):
+    """Return what a file beside the log says that is wrong with it; None where there is no such file."""
+    file = folder.base / f"{PATH}.fault"
+    return file.read_text() if file.exists() else None
 
 
 def test_a_finished_jobs_log_is_written_with_airflows_permissions(database, folder):
@@ -90,16 +99,76 @@ def test_the_log_of_a_job_that_was_settled_in_its_workers_place_is_written_by_th
     sweep = Sweep(Writer(folder), logs.Homes(), timedelta())
     sweep.write()
     assert (folder.base / PATH).read_bytes() == b"last words\n"
-    assert complete(database, job_id)
+    assert not complete(database, job_id)
+    assert "bytes 11 on have not come from edge worker w" in said_beside(folder)
     with database() as session:
         job = jobs.lock(session, job_id)
         logs.append(session, job, 1, 11, b"it lives\n")
         jobs.record_report(job, JobState.SUCCESS, 1, NOW, exit_code=0, log_length=20)
     sweep.write()
     assert (folder.base / PATH).read_bytes() == b"last words\nit lives\n"
+    assert said_beside(folder) is None
     with database() as session:
         job = session.get(Job, job_id)
-        assert (job.state, job.exit_code, job.log_length, job.log_complete) == (JobState.LOST, 0, 20, True)
+        assert (job.state, job.exit_code, job.log_ends["1"][0], job.log_complete) == (JobState.LOST, 0, 20, True)
+
+
+def test_what_is_missing_is_said_beside_the_file_and_that_file_goes_when_it_has_come(database, folder):
+    job_id = run_job(database, b"hel", log_length=6)
+    Writer(folder).finalise(job_id)
+    line = json.loads(said_beside(folder))
+    assert line["event"] == "edge-otel: bytes 3 to 5 have not come from edge worker w."
+    assert (line["level"], datetime.fromisoformat(line["timestamp"]).tzinfo) == ("warning", UTC)
+    assert stat.S_IMODE((folder.base / f"{PATH}.fault").stat().st_mode) == 0o640
+    with database() as session:
+        logs.append(session, jobs.lock(session, job_id), 1, 3, b"lo\n")
+    Writer(folder).finalise(job_id)
+    assert said_beside(folder) is None
+
+
+def test_a_log_is_not_complete_while_an_earlier_run_of_its_task_has_sent_a_part_alone(database, folder):
+    job_id = run_job(database, b"bef", log_length=7)
+    run_job(database, b"after\n", job_id=job_id, log_length=6)
+    Writer(folder).finalise(job_id)
+    assert not complete(database, job_id)
+    assert "bytes 3 to 6 of run 1 have not come" in said_beside(folder)
+    with database() as session:
+        logs.append(session, jobs.lock(session, job_id), 1, 3, b"ore\n")
+    Writer(folder).finalise(job_id)
+    assert complete(database, job_id)
+    assert (folder.base / PATH).read_bytes() == b"before\nafter\n"
+
+
+def test_a_log_that_is_not_complete_is_written_again_when_there_is_a_quarter_more_of_it(database, folder):
+    job_id = run_job(database, b"0123456789", log_length=100)
+    writer = Writer(folder)
+    for more, written in ((10, 10), (11, 10), (12, 10), (13, 13)):
+        with database() as session:
+            logs.append(session, jobs.lock(session, job_id), 1, more - 1, b"9"[: more - 9])
+        Sweep(writer, logs.Homes(), timedelta()).write()
+        assert (folder.base / PATH).stat().st_size == written
+
+
+def test_logs_that_are_not_complete_do_not_keep_others_waiting(database, folder, monkeypatch):
+    monkeypatch.setattr(log_sweep, "_PAGE", 2)
+    for number in range(5):
+        run_job(database, b"hel", log_path=f"{number}.log", log_length=6)
+    whole = [run_job(database, b"hello\n", log_path=f"whole-{number}.log") for number in range(3)]
+    Sweep(Writer(folder), logs.Homes(), timedelta()).write()
+    assert all(complete(database, job_id) for job_id in whole)
+    assert len(list(folder.base.glob("*.log"))) == 8
+
+
+def test_files_of_a_server_that_was_killed_are_removed_and_those_of_a_running_one_are_not(database, folder):
+    Writer(folder).finalise(run_job(database, b"hello\n"))
+    left = folder.base / log_files.TEMPORARY / "left"
+    begun = left.with_name("begun")
+    for path in (left, begun):
+        path.touch()
+    long_ago = time.time() - log_files.LEFT_BEHIND - 1
+    os.utime(left, (long_ago, long_ago))
+    Writer(folder).tidy()
+    assert list(left.parent.iterdir()) == [begun]
 
 
 def test_the_sweep_tries_again_what_could_not_be_written(database, folder, caplog):
@@ -144,6 +213,7 @@ def test_a_checksum_that_differs_is_reported_and_the_log_is_kept(database, folde
     with caplog.at_level(logging.ERROR, "edge_otel"):
         Writer(folder).finalise(job_id)
     assert "checksum" in caplog.text
+    assert "checksum" in said_beside(folder)
     assert (folder.base / PATH).read_bytes() == b"hello\n"
 
 
@@ -197,10 +267,9 @@ def run_long_job(database, chunks=60):
 def test_a_large_log_is_written_in_the_background(database, folder, large):
     job_id = run_long_job(database)
     writer = Writer(folder)
-    assert not writer.finalise(job_id)
+    writer.finalise(job_id)
     wait_for(lambda: complete(database, job_id), "the log to be written", timeout=20, pause=0.01)
     assert (folder.base / PATH).read_bytes() == b"0123456789" * 6
-    assert writer.finalise(job_id)
     writer.close()
 
 
@@ -227,10 +296,11 @@ def test_a_server_that_ends_stops_in_the_middle_of_a_large_log_and_leaves_nothin
     job_id = run_long_job(database, 600)
     writer = Writer(folder)
     writer.finalise(job_id)
-    target = folder.base / PATH
-    wait_for(lambda: target.parent.exists() and any(target.parent.iterdir()), "it to begin", timeout=20, pause=0.001)
+    begun = folder.base / log_files.TEMPORARY
+    wait_for(lambda: begun.exists() and any(begun.iterdir()), "it to begin", timeout=20, pause=0.001)
     writer.close()
-    assert list(target.parent.iterdir()) == []
+    assert list(begun.iterdir()) == []
+    assert not (folder.base / PATH).exists()
     assert not complete(database, job_id)
 
 

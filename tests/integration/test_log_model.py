@@ -57,10 +57,12 @@ class Queries:
         return logs.cursor(self._session, self._job.id, claim)
 
     def begin(self, claim: int) -> None:
-        self._job.claim = claim
+        self._job.accepted_at = NOW
+        jobs.keep_holder(self._job)
+        self._job.state, self._job.claim = JobState.RUNNING, claim
 
     def end(self, claim: int, data: bytes) -> None:
-        self._job.state, self._job.log_length = JobState.SUCCESS, len(data)
+        jobs.record_report(self._job, JobState.SUCCESS, claim, NOW, log_length=len(data))
 
     def finalise(self) -> bool:
         return logs.all_here(self._session, self._job)
@@ -144,7 +146,10 @@ def test_no_byte_is_lost_or_doubled_in_10000_runs_of_the_queries(memory):
     with memory as session:
         job_id = queue_job(session, NOW)
         columns = {c.key: getattr(session.get(Job, job_id), c.key) for c in Job.__table__.columns}
-        rows = [columns | {"id": f"{number:036d}", "claim": 1, "state": "running"} for number in range(RUNS)]
+        rows = [
+            columns | {"id": f"{number:036d}", "claim": 1, "worker": "w", "accepted_at": NOW, "state": "running"}
+            for number in range(RUNS)
+        ]
         session.execute(Job.__table__.insert(), rows)
         sent = stored = 0
         for number in range(RUNS):

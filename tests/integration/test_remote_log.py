@@ -194,7 +194,7 @@ def test_an_earlier_try_is_read_by_the_id_that_it_had(site):
 def test_what_is_missing_of_a_log_is_said(site):
     site.run(b"one\n", here=False, log_length=9)
     assert site.messages() == (
-        ["edge-otel: bytes 4 to 8 are still to come from edge worker w", "edge-otel: the database"],
+        ["edge-otel: bytes 4 to 8 have not come from edge worker w", "edge-otel: the database"],
         ["one"],
     )
 

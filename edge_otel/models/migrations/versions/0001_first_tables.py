@@ -51,8 +51,7 @@ def upgrade() -> None:
         sa.Column("changed_at", UtcDateTime(), nullable=False),
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("log_length", sa.BigInteger(), nullable=True),
-        sa.Column("log_sha256", sa.String(length=64), nullable=True),
+        sa.Column("log_ends", sa.JSON(), nullable=False),
         sa.Column("log_complete", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
@@ -132,6 +131,7 @@ def upgrade() -> None:
         sa.Column("upload", sa.String(length=8), nullable=False),
         sa.Column("upload_at", UtcDateTime(), nullable=True),
         sa.Column("uploaded", sa.JSON(), nullable=False),
+        sa.Column("fault", sa.Text(), nullable=True),
         sa.Column("export_due", sa.Boolean(), nullable=False),
         sa.Column("export_at", UtcDateTime(), nullable=True),
         sa.Column("exported", sa.JSON(), nullable=False),
