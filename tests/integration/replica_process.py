@@ -102,14 +102,6 @@ def _after_append_committed(append: Work) -> Work:
     return work
 
 
-def _after(write: Work) -> Work:
-    def work(*args: Any) -> None:
-        write(*args)
-        die()
-
-    return work
-
-
 def _before(_: Work) -> Work:
     def work(*args: Any) -> Any:
         die()
@@ -125,7 +117,7 @@ DEATHS: dict[str, tuple[Any, str, Callable[[Work], Work]]] = {
     "after the end's commit, before state_ack": (recorder, "_write", _around_reports(_ends, committed=True)),
     "in an append, before its commit": (logs, "append", _after_append),
     "after an append's commit, before its answer": (v2_logs, "_append", _after_append_committed),
-    "after a log's file was written, before that is stored": (log_files, "_write", _after),
+    "after a log's file was written, before that is stored": (log_files, "tell", _before),
     "after a log's upload, before that is noted": (log_upload, "_note", _before),
 }
 """By the step at which a server kills itself: what is wrapped, and in what."""
@@ -169,7 +161,7 @@ def count_handshakes() -> None:
             now += 1
             if now > most:
                 most = now
-                print(f"{HANDSHAKES_AT_A_TIME}{most}", flush=True)
+                print(f"{HANDSHAKES_AT_A_TIME}{most} ", flush=True)
         try:
             return work()
         finally:

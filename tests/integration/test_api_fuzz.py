@@ -110,6 +110,8 @@ def test_any_request_is_answered_as_the_document_says(start_api, rows, collector
             case.headers["X-Claim"] = "1"
         if current and "/otlp/" in label:
             case.headers = dict(case.headers or {}) | {"X-Edge-Worker": "w"}
+        # What is no HTTP is answered by the server below the API.
+        case.headers = {k: v for k, v in (case.headers or {}).items() if k.lower() != "content-length"}
         answer = case.call(base_url=api.url, headers=headers, session=session, timeout=20)
         case.validate_response(answer, checks=CHECKS, headers=headers)
 
