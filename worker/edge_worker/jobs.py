@@ -12,7 +12,7 @@ from edge_otel.wire import JobReport
 from edge_worker import oom, processes, starting, subject, tasklog
 from edge_worker.endings import Ending, judge_ending, rose
 from edge_worker.faults import LaunchFailed, Refused, Stale
-from edge_worker.journal import JobFolder, Result, Started, Ticket, Verdict
+from edge_worker.journal import UNMEASURED, JobFolder, Result, Started, Ticket, Verdict
 from edge_worker.logfile import LogFile
 from edge_worker.logs import LogShipper
 from edge_worker.patience import persist, while_it_moves
@@ -28,9 +28,6 @@ CANCELLED = "Cancelled"
 
 REST_WITHIN = 60.0
 """Seconds without progress after which the rest of the log of a job that was taken away is given up."""
-
-UNMEASURED = -1
-"""Length of a log whose job may still write to it."""
 
 RESULT_WITHIN = 5.0
 """Seconds in which whoever reaps a dead process has written its result."""
@@ -144,8 +141,7 @@ class Job:
 
     async def _give_up(self, error: str) -> None:
         """End a job that never ran."""
-        lines = [error, *tasklog.tail(self._folder.path / "output")]
-        await asyncio.to_thread(tasklog.append, self._folder.log_file(self.ticket), lines)
+        await self._explain(error)
         self._verdict = await self._conclude(
             Ending(False, None, error, "failed", "launch_failed"), Result(None, error, time.time())
         )
@@ -188,7 +184,7 @@ class Job:
         if process is not None and ending.outcome == "killed":
             # Without its supervisor a task would go on unseen, beside the next try of it.
             processes.kill(process)
-            await asyncio.to_thread(self._note, ending)
+            await self._explain(ending.error or "")
         return await self._conclude(ending, result)
 
     async def _result(self) -> Result | None:
@@ -202,12 +198,9 @@ class Job:
             result = self._folder.result()
         return result
 
-    def _note(self, ending: Ending) -> None:
+    async def _explain(self, error: str) -> None:
         path = self._folder.log_file(self.ticket)
-        lines = [ending.error or ""]
-        if path is not None and not (path.exists() and path.stat().st_size):
-            lines += tasklog.tail(self._folder.path / "output")
-        tasklog.append(path, lines)
+        await asyncio.to_thread(tasklog.explain, path, error, self._folder.path / "output")
 
     async def _conclude(self, ending: Ending, result: Result) -> Verdict:
         """Measure the log and write down how the job ended."""
@@ -245,18 +238,7 @@ class Job:
     async def _deliver(self, verdict: Verdict, shipping: asyncio.Task[None]) -> None:
         self._shipper.finish(verdict.log_length)
         if not verdict.reported:
-            state = "success" if verdict.succeeded else "failed"
-            said = {name: getattr(verdict, name) for name in ("exit_code", "error", "log_length", "log_sha256")}
-            report = JobReport.model_validate({"task_instance_id": self.ticket.id, "claim": self.ticket.claim, **said})
-            what = f"end of job {self.ticket.id}"
-            try:
-                await persist(lambda: self._site.transport.report(self.ticket, state, report), what)
-            except Stale as stale:
-                # A task that was deferred may run elsewhere already; the log of its first part is still wanted.
-                log.warning("job %s: its end is not wanted any more: %s", self.ticket.id, stale)
-            except Refused as refusal:
-                log.error("job %s: the server does not take its end: %s", self.ticket.id, refusal)  # noqa: TRY400
-            self._mark(reported=True)
+            await self._report(verdict)
         self.unreported = False
         self._site.changed()
         try:
@@ -265,8 +247,26 @@ class Job:
             log.warning("job %s: the rest of its log is not wanted: %s", self.ticket.id, stale)
         except Exception:
             log.exception("job %s: the rest of its log is lost", self.ticket.id)
+        else:
+            if not self._shipper.backlog and self._shipper.end != verdict.log_length:
+                # Bytes went missing after the end was told. The log says so, and would else never be complete.
+                self._mark(log_length=self._shipper.end, log_sha256=None, reported=False)
+                await self._report(replace(verdict, log_length=self._shipper.end, log_sha256=None))
         # The last spans of the log.
         await self._site.spans.keep()
+
+    async def _report(self, verdict: Verdict) -> None:
+        said = {name: getattr(verdict, name) for name in ("exit_code", "error", "log_length", "log_sha256")}
+        report = JobReport.model_validate({"task_instance_id": self.ticket.id, "claim": self.ticket.claim, **said})
+        state, what = "success" if verdict.succeeded else "failed", f"end of job {self.ticket.id}"
+        try:
+            await persist(lambda: self._site.transport.report(self.ticket, state, report), what)
+        except Stale as stale:
+            # A task that was deferred may run elsewhere already; the log of its first part is still wanted.
+            log.warning("job %s: its end is not wanted any more: %s", self.ticket.id, stale)
+        except Refused as refusal:
+            log.error("job %s: the server does not take its end: %s", self.ticket.id, refusal)  # noqa: TRY400
+        self._mark(reported=True)
 
     async def _abandon(self, verdict: Verdict, shipping: asyncio.Task[None]) -> None:
         """Stop a job that is not ours, and send the rest of its log. ``verdict`` is in the folder for a next daemon."""

@@ -16,6 +16,9 @@ from edge_worker.faults import BadSetting
 
 log = logging.getLogger(__name__)
 
+UNMEASURED = -1
+"""Length of a log whose job may still write to it."""
+
 T = TypeVar("T")
 
 

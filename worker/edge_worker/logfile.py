@@ -128,9 +128,11 @@ class LogFile:
     def freeze(self, length: int) -> None:
         """Let the stream end where an earlier daemon has told that it does."""
         with self._lock:
-            if not self._frozen:
-                self._look()
-                self._frozen = True
+            if self._frozen:
+                # What has become of it since it was measured is said in it.
+                return
+            self._look()
+            self._frozen = True
             if self._end < length:
                 self._lose(self._end, self._missing_until(length, self._end))
             elif self._end > length:

@@ -66,6 +66,11 @@ class LogShipper:
         self._stirred.set()
 
     @property
+    def end(self) -> int:
+        """Length of the log; another one than was told where bytes went missing after that."""
+        return self._file.end
+
+    @property
     def backlog(self) -> int:
         """Bytes that the server does not have yet."""
         return max(0, self._file.end - self._offset)

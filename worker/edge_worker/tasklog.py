@@ -36,6 +36,12 @@ def append(path: Path | None, text: list[str], level: str = "error") -> None:
         log.warning("cannot write to %s: %s", path, error)
 
 
+def explain(path: Path | None, error: str, output: Path) -> None:
+    """Append why a job has ended; in a log that is empty also the end of the job's captured output."""
+    empty = path is not None and not (path.exists() and path.stat().st_size)
+    append(path, [error, *(tail(output) if empty else [])])
+
+
 def tail(path: Path, lines: int = 100) -> list[str]:
     """Return the last lines of a job's captured output, at most 16 KiB of it."""
     try:

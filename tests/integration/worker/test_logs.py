@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import random
 from pathlib import Path
 
@@ -117,6 +119,26 @@ def test_rest_of_a_log_is_shipped_by_the_next_daemon_from_the_servers_cursor(
     later = [call for call in central.calls[seen:] if is_log(call)]
     assert later[0].headers["content-range"].startswith("bytes 8192-")
     assert bytes(job.log) == EXPECTED
+
+
+def test_log_that_loses_bytes_after_its_end_was_told_is_told_again_as_it_ends_now(
+    central: FakeCentral, start: Start
+) -> None:
+    away = [Answer(503)]
+    central.faults.append(lambda call: away[0] if away and call.path.endswith("/log") else None)
+    daemon = start()
+    job = central.offer(workload("log(b'x' * 9000)"))
+    end = central.wait_for(lambda: job.end)
+    assert end["log_length"] == 9000
+    os.truncate(daemon.folders()[0] / "logs/dag_id=d/attempt=1.log", 5000)
+    away.clear()
+    central.wait_for(lambda: daemon.folders() == [])
+    assert job.log.startswith(b"x" * 5000 + b"\n{")
+    said = [json.loads(line)["event"] for line in job.log[5001:].splitlines()]
+    assert ["missing" in event for event in said] == [True] * len(said)
+    assert not any("has fewer" in event for event in said)
+    assert job.end is not end
+    assert (job.end or {})["log_length"] == len(job.log)
 
 
 def test_first_line_is_sent_within_two_seconds_of_being_written(central: FakeCentral, start: Start) -> None:
