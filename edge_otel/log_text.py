@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from edge_otel.models import logs
@@ -110,6 +112,12 @@ def _begin(job_id: str) -> bytes:
         found += b"".join(piece.data for piece in pieces)
         end = pieces[-1].end
     return found[:HEAD]
+
+
+def fault_line(fault: str, at: datetime) -> str:
+    """Return a line of a log, as Airflow writes them, that says what is wrong with it."""
+    line = {"timestamp": at.isoformat(), "level": "warning", "event": f"edge-otel: {fault}."}
+    return json.dumps(line) + "\n"
 
 
 class _Rest:

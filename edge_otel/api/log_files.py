@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
 import threading
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edge_otel.log_text import FAULT_SUFFIX
+from edge_otel.log_text import FAULT_SUFFIX, fault_line
 from edge_otel.models import jobs, logs
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Job
@@ -199,8 +198,7 @@ def tell(fault: str | None, target: Path, folder: LogFolder) -> None:
     if fault is None:
         beside.unlink(missing_ok=True)
         return
-    line = {"timestamp": datetime.now(UTC).isoformat(), "level": "warning", "event": f"edge-otel: {fault}."}
-    beside.write_text(json.dumps(line) + "\n")
+    beside.write_text(fault_line(fault, datetime.now(UTC)))
     beside.chmod(folder.new_file_mode)
 
 

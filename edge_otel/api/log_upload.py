@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from edge_otel.errors import EdgeError
+from edge_otel.log_text import fault_line
 from edge_otel.models import log_sinks
 from edge_otel.models.database import DatabaseFailure
 from edge_otel.models.log_sinks import Upload
@@ -226,6 +227,10 @@ def _stage(upload: Upload, file: Path) -> str:
                 text = decoder.decode(data, final=at >= length)
                 out.write(text)
                 end = (end + text)[-END:]
+        if upload.fault is not None and end:
+            line = ("" if end.endswith("\n") else "\n") + fault_line(upload.fault, upload.changed_at)
+            out.write(line)
+            end = (end + line)[-END:]
     return end
 
 

@@ -38,6 +38,8 @@ class Upload(NamedTuple):
     """What it has after this attempt."""
     doubtful: bool
     """An earlier attempt had the same aim, and may have reached it."""
+    fault: str | None
+    """What is wrong with it, in words."""
     lease: datetime
 
 
@@ -83,7 +85,7 @@ def _begun(session: Session, log: Log, lease: datetime) -> Upload:
     aim = _lengths(begun) if begun is not None else logs.lengths(session, log.job_id)
     # Noted before the attempt: whoever comes after a crash asks the remote log before it sends anything again.
     log.upload, log.upload_at, log.uploaded = "begun", lease, {"done": done, "begun": aim}
-    return Upload(log.job_id, log.path or "", log.about, log.changed_at, done, aim, begun is not None, lease)
+    return Upload(log.job_id, log.path or "", log.about, log.changed_at, done, aim, begun is not None, log.fault, lease)
 
 
 def _later(changed_at: datetime, now: datetime) -> datetime:

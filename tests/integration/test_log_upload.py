@@ -15,7 +15,7 @@ from s3_environment import s3_packages
 
 from demo.process import free_port
 from demo.wait import wait_for as wait_long_for
-from edge_otel.models import jobs
+from edge_otel.models import jobs, logs
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -108,9 +108,9 @@ def test_what_a_log_gains_after_its_upload_is_uploaded_once_though_the_api_is_ki
 
 
 def test_an_s3_that_takes_nothing_gets_each_log_once_when_it_does(start, database, s3):
-    start("s3://later/logs")
+    api = start("s3://later/logs")
     tasks = [Task(database, b"one\ntwo\n", ends=True) for _ in range(3)]
-    wait_for(lambda: all(task.row.upload == "begun" for task in tasks))
+    wait_for(lambda: api.log.read_text().count("was not uploaded") >= len(tasks))
     s3.make("later")
     wait_for(lambda: [task.hurry() for task in tasks if task.row.upload != "done"] == [])
     assert [s3.get(task.path, "later") for task in tasks] == [task.sent for task in tasks]
@@ -143,9 +143,11 @@ def test_the_log_of_a_task_that_is_deferred_waits_until_it_is_whole(start, datab
 
 
 def test_a_log_that_nobody_completed_is_uploaded_when_its_job_is_gone(start, database, s3):
-    task = Task(database, b"one\ntwo\n")
+    task = Task(database, b"one\ntw")
     with database() as session:
+        logs.mark_partial(session, task.id, "bytes 6 on have not come")
         session.delete(jobs.lock(session, task.id))
     start()
     wait_done(task)
-    assert s3.get(task.path) == task.sent
+    assert s3.get(task.path).startswith(b'one\ntw\n{"timestamp"')
+    assert s3.get(task.path).endswith(b'"edge-otel: bytes 6 on have not come."}\n')
