@@ -175,12 +175,14 @@ def record_report(
     """Apply a worker's report to a locked row (or an object with its columns), and return what became of it.
 
     How long the log is only the worker knows: that counts also where the job was settled in the worker's place, and
-    where it has gone on under another claim.
+    where it has gone on under another claim, and anew where the worker has lost bytes after it had said so.
     """
     verdict = judge(JobState(job.state), job.claim, reported, claim)
     known = verdict is not Verdict.STALE or str(claim) in job.holders
-    if known and reported in FINISHED and str(claim) not in job.log_ends:
-        job.log_ends = {**job.log_ends, str(claim): [log_length, log_sha256]}
+    end = [log_length, log_sha256]
+    news = str(claim) not in job.log_ends or (log_length is not None and job.log_ends[str(claim)] != end)
+    if known and reported in FINISHED and news:
+        job.log_ends = {**job.log_ends, str(claim): end}
         job.log_complete = False
         if verdict is Verdict.REPEATED:
             job.exit_code = exit_code

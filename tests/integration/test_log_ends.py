@@ -72,6 +72,16 @@ def test_the_end_of_a_run_of_a_finished_job_may_be_what_completes_its_log(databa
     assert missing(database, job_id) is None
 
 
+def test_an_end_that_is_told_again_counts_as_it_was_told_last(database):
+    job_id = run(database, "a", log_length=9)
+    append(database, job_id, 1, 0, b"12345")
+    assert missing(database, job_id) == "bytes 5 to 8 have not come from edge worker a"
+    with database() as session:
+        (told,) = record_all(session, [ended("a", job_id, 1, 5)], NOW)
+    assert (told.verdict, told.log_to_write) == (Verdict.REPEATED, True)
+    assert missing(database, job_id) is None
+
+
 def test_a_job_that_was_taken_away_waits_for_the_log_of_its_worker(database):
     job_id = run(database, "a", until=JobState.RUNNING)
     with database() as session:
