@@ -67,7 +67,13 @@ def test_of_a_launch_is_the_time_that_has_passed(tmp_path):
     told = Told()
     launcher = SimpleNamespace(launch=launch, mode="zygote")
     site = SimpleNamespace(
-        worker="w", execution_api_url=lambda: "http://x", task_env={}, launcher=launcher, meters=told, spans=told
+        worker="w",
+        execution_api_url=lambda: "http://x",
+        executors=lambda: None,
+        task_env={},
+        launcher=launcher,
+        meters=told,
+        spans=told,
     )
     folder = SimpleNamespace(order=lambda _: None, log_file=lambda _: None, logs=tmp_path)
     ticket = SimpleNamespace(id="j")
