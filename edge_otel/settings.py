@@ -63,7 +63,7 @@ class Settings:
     job_poll_interval: float = option(5.0, "How long a polling worker waits after it found no job.", at_least=0.1)
     log_interval: float = option(1.0, "How often a worker looks for new log lines of its jobs.", at_least=0.1)
     log_chunk_bytes: int = option(
-        1024 * 1024,
+        4 * 1024 * 1024,
         "Most bytes of task log in one request, before compression.",
         at_least=1024,
         at_most=16 * 1024 * 1024,

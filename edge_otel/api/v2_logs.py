@@ -10,11 +10,12 @@ from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from edge_otel.api.auth import Caller, Principal
-from edge_otel.api.body_limit import MAX_LOG_BODY, decompressed
+from edge_otel.api.body_limit import MAX_LOG_BODY
 from edge_otel.api.log_files import Writer
 from edge_otel.api.refusals import RESPONSES, cursor_range
 from edge_otel.errors import BadInput, JobNotFound, LogGap, StaleClaim
 from edge_otel.models import jobs, logs
+from edge_otel.models.packed import Packed
 from edge_otel.models.session import Session, new_session
 from edge_otel.models.tables import Job
 from edge_otel.telemetry import counters
@@ -45,11 +46,12 @@ async def append(
 ) -> Response:
     """Append bytes of the task's log file; the Range header of the answer tells how many are stored."""
     body = await request.body()
-    packed = body if content_encoding == "gzip" else None
-    data = body if packed is None else await run_in_threadpool(decompressed, packed, MAX_LOG_BODY)
-    first = _first_byte(content_range, len(data))
-    writer = request.app.state.log_writer
-    return await run_in_threadpool(_append, str(job_id), claim, first, data, packed, caller, writer)
+    if content_encoding == "gzip":
+        packed = await run_in_threadpool(Packed.of_gzip, body, MAX_LOG_BODY)
+    else:
+        packed = await run_in_threadpool(Packed.of, body)
+    first = _first_byte(content_range, packed.length)
+    return await run_in_threadpool(_append, str(job_id), claim, first, packed, caller, request.app.state.log_writer)
 
 
 @router.head("/{job_id}/log", response_class=Response)
@@ -60,13 +62,11 @@ def cursor(job_id: UUID, caller: Caller, claim: ClaimHeader) -> Response:
         return _stored(logs.cursor(session, job.id, claim), 200)
 
 
-def _append(
-    job_id: str, claim: int, first: int, data: bytes, packed: bytes | None, caller: Principal, writer: Writer
-) -> Response:
+def _append(job_id: str, claim: int, first: int, packed: Packed, caller: Principal, writer: Writer) -> Response:
     with new_session() as session:
         job = _job_of(session, job_id, claim, caller)
         try:
-            stored = logs.append(session, job, claim, first, data, packed)
+            stored = logs.append(session, job, claim, first, packed)
         except LogGap:
             counters.LOG_GAPS.inc()
             raise

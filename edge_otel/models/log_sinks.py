@@ -3,7 +3,6 @@ server's for the time of a lease, so that nobody else sends it meanwhile. None c
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from sqlalchemy import ColumnElement, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from edge_otel.models import jobs, logs
+from edge_otel.models.packed import unpacked
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Log, LogChunk
 
@@ -159,7 +159,7 @@ def bytes_from(session: Session, job_id: str, claim: int, offset: int, most: int
         data = session.scalar(chunk.where(LogChunk.offset == first + len(found)))
         if data is None:
             break
-        found += zlib.decompress(data)
+        found += unpacked(data)
     return bytes(found[offset - first : offset - first + most])
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from itertools import accumulate
 from typing import NamedTuple
 
 from sqlalchemy import delete, exists, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from edge_otel.errors import LogGap
+from edge_otel.models.packed import Packed, unpacked
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Log, LogChunk
 from edge_otel.state import FINISHED
@@ -18,8 +19,8 @@ from edge_otel.state import FINISHED
 ABOUT = ("dag_id", "task_id", "run_id", "map_index", "try_number", "queue", "worker", "team")
 """What a log's row says of its job."""
 
-READ_CHUNKS = 8
-"""Most chunks that are in memory at once: they have a megabyte each, unless administrators made them larger."""
+READ_CHUNKS, READ_BYTES = 64, 4 * 1024 * 1024
+"""Most chunks, and most bytes of more than one chunk, that are in memory at once."""
 _UNSAID = 2**62
 """The length of a log whose worker has not said it yet."""
 
@@ -64,19 +65,22 @@ class Appended(NamedTuple):
     """Those that were not before."""
 
 
-def append(session: Session, job: Job, claim: int, offset: int, data: bytes, packed: bytes | None = None) -> Appended:
+def append(session: Session, job: Job, claim: int, offset: int, data: bytes | Packed) -> Appended:
     """Store bytes that begin at ``offset`` of what a locked job logged under a claim.
 
     What is stored already is dropped; LogGap is raised, with the cursor, if bytes before ``offset`` are missing.
-    ``packed`` is the same as one gzip stream, where the worker has sent that: it need not be compressed again.
     """
+    packed = data if isinstance(data, Packed) else Packed.of(data)
     known = cursor(session, job.id, claim)
     if offset > known:
         raise LogGap(cursor=known)
-    fresh = data[known - offset :]
-    if fresh:
-        _store(session, job, _chunk(job.id, claim, known, fresh, None, packed if offset == known else None))
-    return Appended(known + len(fresh), len(fresh))
+    fresh = offset + packed.length - known
+    if fresh <= 0:
+        return Appended(known, 0)
+    if offset < known:
+        packed = Packed.of(packed.unpacked()[-fresh:])
+    _store(session, job, _chunk(job.id, claim, known, packed, None))
+    return Appended(known + fresh, fresh)
 
 
 def push(session: Session, job: Job, data: bytes, pushed_at: datetime) -> int:
@@ -91,7 +95,7 @@ def push(session: Session, job: Job, data: bytes, pushed_at: datetime) -> int:
     if repeated is not None:
         return 0
     if data:
-        _store(session, job, _chunk(job.id, claim, cursor(session, job.id, claim), data, pushed_at))
+        _store(session, job, _chunk(job.id, claim, cursor(session, job.id, claim), Packed.of(data), pushed_at))
     return len(data)
 
 
@@ -119,17 +123,19 @@ class Piece(NamedTuple):
 
 
 def pieces(session: Session, job_id: str, claim: int = 0, offset: int = 0) -> list[Piece]:
-    """Return the next bytes of a log, from a byte of a claim on: READ_CHUNKS pieces at most, none at its end."""
+    """Return the next bytes of a log, from a byte of a claim on: READ_BYTES at most, or one piece; none at its end."""
     of_claim = (LogChunk.job_id == job_id) & (LogChunk.claim == claim)
     first = select(func.max(LogChunk.offset)).where(of_claim, LogChunk.offset <= offset).scalar_subquery()
-    query = (
-        select(LogChunk.claim, LogChunk.offset, LogChunk.data)
+    wanted = (
+        select(LogChunk.length)
         .where(LogChunk.job_id == job_id, LogChunk.claim >= claim)
         .where((LogChunk.claim > claim) | (LogChunk.offset >= func.coalesce(first, 0)))
         .order_by(LogChunk.claim, LogChunk.offset)
-        .limit(READ_CHUNKS)
     )
-    found = [Piece(of, start, zlib.decompress(data)) for of, start, data in session.execute(query)]
+    until = accumulate(session.scalars(wanted.limit(READ_CHUNKS)))
+    few = max(1, sum(end <= READ_BYTES for end in until))
+    chunks = wanted.with_only_columns(LogChunk.claim, LogChunk.offset, LogChunk.data).limit(few)
+    found = [Piece(of, start, unpacked(data)) for of, start, data in session.execute(chunks)]
     if found and found[0].claim == claim and (known := offset - found[0].offset) > 0:
         found[0] = Piece(claim, offset, found[0].data[known:])
     # Where the log ends at the given byte.
@@ -236,26 +242,7 @@ def _store(session: Session, job: Job, chunk: LogChunk) -> None:
     session.flush()
 
 
-def _chunk(
-    job_id: str, claim: int, offset: int, data: bytes, pushed_at: datetime | None, packed: bytes | None = None
-) -> LogChunk:
-    # Level 1: logs shrink well at any level, and the API server's processor time is what is scarce.
+def _chunk(job_id: str, claim: int, offset: int, packed: Packed, pushed_at: datetime | None) -> LogChunk:
     return LogChunk(
-        job_id=job_id,
-        claim=claim,
-        offset=offset,
-        length=len(data),
-        data=(_as_zlib(packed, data) if packed else None) or zlib.compress(data, 1),
-        pushed_at=pushed_at,
+        job_id=job_id, claim=claim, offset=offset, length=packed.length, data=packed.data, pushed_at=pushed_at
     )
-
-
-def _as_zlib(packed: bytes, data: bytes) -> bytes | None:
-    """Return a gzip stream of ``data`` as zlib's: the same between another head and another checksum (RFC 1950, 1952).
-
-    None where its head has options, which nobody sends.
-    """
-    plain, head, foot = b"\x1f\x8b\x08\x00", 10, 8
-    if not packed.startswith(plain):
-        return None
-    return b"\x78\x01" + packed[head:-foot] + zlib.adler32(data).to_bytes(4, "big")

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 
 from edge_otel.errors import LogGap
 from edge_otel.models import jobs, logs, upkeep
+from edge_otel.models.packed import Packed
 from edge_otel.models.tables import Job, Log, LogChunk, Worker
 from edge_otel.state import JobState
 
@@ -299,15 +300,19 @@ def test_what_the_worker_has_compressed_is_stored_as_it_is_and_read_as_any_other
             file.write(text)
         return stream.getvalue()
 
-    parts = [b"one\n" * 1000, b"two\n", bytes(range(256)) * 100]
+    parts = [b"one\n" * 1000, b"two\n", bytes(2 * 1024 * 1024), bytes(range(256)) * 100]
     for number, text in enumerate(parts):
         with database() as session:
             at = sum(map(len, parts[:number]))
-            assert logs.append(session, jobs.lock(session, job_id), 1, at, text, pack(text)).fresh == len(text)
+            assert logs.append(
+                session, jobs.lock(session, job_id), 1, at, Packed.of_gzip(pack(text), len(text))
+            ).fresh == len(text)
     with database() as session:
         # Begins before the cursor.
-        text = parts[2][-10:] + b"end\n"
-        again = logs.append(session, jobs.lock(session, job_id), 1, sum(map(len, parts)) - 10, text, pack(text))
+        text = parts[-1][-10:] + b"end\n"
+        again = logs.append(
+            session, jobs.lock(session, job_id), 1, sum(map(len, parts)) - 10, Packed.of_gzip(pack(text), len(text))
+        )
         assert again.fresh == 4
         first = session.scalars(select(LogChunk.data).order_by(LogChunk.offset)).first()
     assert stored(database, job_id) == b"".join(parts) + b"end\n"

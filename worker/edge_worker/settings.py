@@ -202,7 +202,7 @@ class Pace:
     heartbeat_interval: float = 10.0
     poll_interval: float = 3.0
     log_interval: float = 1.0
-    log_chunk_bytes: int = 1024 * 1024
+    log_chunk_bytes: int = 4 * 1024 * 1024
     telemetry_interval: float = 30.0
     heartbeat_sampling: float = 0.01
     """Share of ordinary heartbeats that are recorded as spans."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, Protocol, TypeVar
+
+from isal import igzip
 
 from edge_worker.journal import Ticket
 from edge_worker.logfile import LogFile
@@ -136,7 +137,7 @@ def _cut(file: LogFile, start: int, most: int) -> Piece | None:
     data = file.read(start, most)
     if not data:
         return None
-    if len(data) >= GZIP_FROM and len(packed := gzip.compress(data, compresslevel=1)) < len(data):
+    if len(data) >= GZIP_FROM and len(packed := igzip.compress(data, 1)) < len(data):
         return Piece(start, len(data), packed, packed=True)
     return Piece(start, len(data), data, packed=False)
 
