@@ -180,6 +180,10 @@ def unfit(remote: Any) -> str | None:
         "CloudLoggingRemoteLogIO": "takes lines from within tasks only, and removes a file that it is given unread",
         "HdfsRemoteLogIO": "overwrites what it has with what comes later",
     }.get(type(remote).__name__)
+    if type(remote).__name__ in ("ElasticsearchRemoteLogIO", "OpensearchRemoteLogIO") and (
+        remote.write_stdout or not getattr(remote, "write_to_es", getattr(remote, "write_to_opensearch", False))
+    ):
+        why = "writes each attempt anew to its standard output, and keeps no file; set its write_to option alone"
     return (
         f"{type(remote).__name__} {why}. Use edge:// or a remote log that keeps files, such as edge+s3://."
         if why

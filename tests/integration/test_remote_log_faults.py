@@ -63,3 +63,17 @@ def test_a_remote_log_that_would_lose_what_it_is_given_gets_nothing(site, name, 
     with caplog.at_level(logging.WARNING):
         assert remote_log.sink() is None
     assert f"not uploaded: {name}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fit"),
+    [
+        ("ElasticsearchRemoteLogIO", {"write_stdout": True, "write_to_es": True}, False),
+        ("ElasticsearchRemoteLogIO", {"write_stdout": False, "write_to_es": False}, False),
+        ("ElasticsearchRemoteLogIO", {"write_stdout": False, "write_to_es": True}, True),
+        ("OpensearchRemoteLogIO", {"write_stdout": False, "write_to_opensearch": False}, False),
+        ("OpensearchRemoteLogIO", {"write_stdout": False, "write_to_opensearch": True}, True),
+    ],
+)
+def test_a_remote_log_that_only_prints_what_it_is_given_gets_nothing(name, options, fit):
+    assert (remote_log.unfit(type(name, (Sink,), options)()) is None) == fit
