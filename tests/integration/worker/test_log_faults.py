@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ from served import new_token
 from wire import Append, Deal, Wire
 
 from demo.wait import wait_for
+from edge_otel.models import upkeep
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Base
 from edge_otel.state import JobState
@@ -184,6 +186,21 @@ def test_token_of_another_worker(site: Site, task: Task) -> None:
     assert task.send(site.token + "x", 1, HALF, b"of nobody") == 403
     task.go_on()
     task.prove()
+
+
+def test_job_taken_away_while_nothing_of_its_log_comes_through(site: Site, task: Task) -> None:
+    site.wire.deal = lambda wire, append: None
+    log = site.daemons[-1].state_dir / "jobs" / f"{task.id}-1" / "logs" / task.path
+    wait_for(lambda: log.exists() and log.stat().st_size == HALF, "the first half", timeout=PATIENCE, pause=0.02)
+    with new_session() as session:
+        upkeep.withdraw(session, task.id, datetime.now(UTC))
+    wait_for(lambda: "1" in task.row().log_ends, "the end of what ran", timeout=PATIENCE, pause=0.02)
+    assert not task.row().log_complete
+    site.wire.deal = Wire.forward
+    wait_for(lambda: task.row().log_complete, "the log to be complete", timeout=PATIENCE, pause=0.02)
+    assert (task.row().state, task.row().claim) == (JobState.LOST, 2)
+    (file,) = site.folder.glob(f"disk-*/{task.path}")
+    assert file.read_bytes() == task.expected[:HALF]
 
 
 def test_everything_at_random(site: Site, task: Task) -> None:
