@@ -7,6 +7,7 @@ import random
 import secrets
 import zlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -120,8 +121,8 @@ class Server:
             return session.get(Job, self.id).log_complete
 
     def disturb(self, chance: random.Random, claim: int, first: int, data: bytes) -> None:
-        """Append under a claim that never was, as another worker, or as a server that is killed."""
-        match chance.randrange(3):
+        """Append under a claim that never was, as another worker, or as a server that is killed; or purge."""
+        match chance.randrange(4):
             case 0:
                 with pytest.raises(StaleClaim):
                     self.append(chance.choice((0, 9)), 0, b"of another claim")
@@ -132,6 +133,9 @@ class Server:
                 with pytest.raises(_KilledError), self._database() as session:
                     logs.append(session, jobs.lock(session, self.id), claim, first, b"not committed")
                     raise _KilledError
+            case 3:
+                with self._database() as session:
+                    logs.purge(session, logs.Homes(), datetime.now(UTC))
 
 
 @pytest.fixture
