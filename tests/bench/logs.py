@@ -112,8 +112,8 @@ class Writing:
         )
         ids = queue(self._cluster, self._tasks, code)
         total = self._tasks * self._pieces * self._piece
-        cpu = {name: cpu_time(process) for name, process in self._processes.items()}
         with closing(connect(self._database)) as connection, connection.cursor() as cursor:
+            before = self._cpu(cursor)
 
             def stored() -> bool:
                 cursor.execute(_STORED, (ids,))
@@ -121,7 +121,7 @@ class Writing:
 
             self._cluster.wait(stored, "the logs to be stored", WITHIN)
             ended = time.time()
-            cpu = {name: cpu_time(process) - cpu[name] for name, process in self._processes.items()}
+            cpu = {name: seconds - before[name] for name, seconds in self._cpu(cursor).items()}
 
             def reported() -> list[Any]:
                 cursor.execute(_JOBS, (ids,))
@@ -145,6 +145,15 @@ class Writing:
             "checksums": sum(known for _, _, _, known in rows),
             **cpu,
         }
+
+    def _cpu(self, cursor: Any) -> dict[str, float]:
+        used = {name: cpu_time(process) for name, process in self._processes.items()}
+        cursor.execute("SELECT pg_backend_pid()")
+        server = psutil.Process(cursor.fetchone()[0]).parent()
+        assert server is not None
+        backends = sum(cpu_time(backend) for backend in server.children())
+        # With those that have ended.
+        return {**used, "postgres_cpu_s": sum(server.cpu_times()[:4]) + backends}
 
 
 def quiet(cluster: Cluster, database: str, daemon: Process, sizes: Sizes, findings: Findings) -> None:
