@@ -256,8 +256,8 @@ class EdgeExecutor(BaseExecutor):
                 return [], []
             lengths = logs.lengths(session, job.id)
             sources = [f"Edge worker {job.worker}, live"]
-            start = log_text.after(job.id, lengths, self._log_folder.base / (job.log_path or job.id))
-        return sources, log_text.stored(str(ti.id), start, whole=False) if start else []
+            held = log_text.held(job.id, lengths, self._log_folder.base / (job.log_path or job.id))
+        return sources, log_text.stored(str(ti.id), held, whole=False) if held != lengths else []
 
     def end(self) -> None:
         """Leave the jobs to the workers and to the next scheduler."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from edge_otel.models import logs
 from edge_otel.models.session import new_session
@@ -20,24 +22,28 @@ HEAD = 4096
 FAULT_SUFFIX = ".fault"
 """Of the file beside a log that says what is wrong with it. Airflow shows what begins with the log's name."""
 
+LENGTHS = "bytes_by_run"
+"""Key in that file."""
+
 FILE_PIECE = 1024 * 1024
 """Bytes of a file that are read at once."""
 
 
-def stored(job_id: str, start: tuple[int, int] = (0, 0), *, whole: bool = True) -> Iterator[str]:
-    """Yield a stored log from a byte of a claim on, in pieces of text that end where a line does.
+def stored(job_id: str, without: Mapping[int, int] = MappingProxyType({}), *, whole: bool = True) -> Iterator[str]:
+    """Yield a stored log in pieces of text that end where a line does, ``without`` so many bytes of each claim.
 
     ``whole``: also what follows the last newline; a log that still grows is shown without it. Each look has a
     transaction of its own, so a slow reader holds none.
     """
-    end = start
+    claim = min(without, default=0)
+    end = claim, without.get(claim, 0)
     rest = _Rest()
     while pieces := _next(job_id, end):
         for piece in pieces:
             if piece.claim != end[0]:
                 # Each run of a deferred task begins a new line.
                 yield from rest.all()
-            yield from rest.upto_newline(piece.data)
+            yield from rest.upto_newline(piece.data[max(0, without.get(piece.claim, 0) - piece.offset) :])
             end = piece.end
     if whole:
         yield from rest.all()
@@ -77,31 +83,50 @@ class Stored:
 def look(job_id: str) -> Stored | None:
     """Return what the store has; None where it has nothing. Raises DatabaseFailure."""
     with new_session() as session:
-        log = session.get(Log, job_id)
-        if log is None:
+        log, job = session.get(Log, job_id), session.get(Job, job_id)
+        if log is None and job is None:
             return None
         lengths = logs.lengths(session, job_id)
-        job = session.get(Job, job_id)
-        missing = logs.missing(job, lengths) if job is not None and job.state in FINISHED else None
-        return Stored(lengths, log.upload == "done", missing or log.fault)
+        missing = logs.missing(job, lengths) if job is not None and job.state in FINISHED else {}
+        fault = "; ".join(missing.values()) or (log.fault if log is not None else None)
+        if log is None and fault is None:
+            return None
+        return Stored(lengths, log is not None and log.upload == "done", fault)
 
 
-def after(job_id: str, lengths: dict[int, int], file: Path) -> tuple[int, int] | None:
-    """Return the claim and byte with which a log goes on behind its file on this machine, which is its beginning as it
-    was written from the store; None where the file has all. A file that begins otherwise is not this log's: a run that
-    was deleted and made again has the same path."""
+def held(job_id: str, lengths: dict[int, int], file: Path) -> dict[int, int]:
+    """Return how many bytes of each claim of a stored log its file on this machine has, which was written from the
+    store earlier. A file that begins otherwise is not this log's: a run that was deleted and made again has the same
+    path."""
     try:
         with file.open("rb") as handle:
             head, left = handle.read(HEAD), os.fstat(handle.fileno()).st_size
     except OSError:
-        head, left = b"", 0
-    if head and not _begin(job_id).startswith(head):
-        left = 0
-    for claim, length in lengths.items():
-        if left < length:
-            return claim, left
-        left -= length
-    return None
+        return {}
+    has = _told(file)
+    if has is None or sum(has.values()) != left:
+        # All that there was.
+        has = {}
+        for claim, length in lengths.items():
+            has[claim] = min(left, length)
+            left -= has[claim]
+    first = next(iter(has.values()), 0)
+    return has if _begin(job_id).startswith(head[:first]) else {}
+
+
+def _told(file: Path) -> dict[int, int] | None:
+    """Return what is said beside the file of a log that was not whole."""
+    try:
+        lengths = json.loads(file.with_name(file.name + FAULT_SUFFIX).read_text())[LENGTHS]
+        return {int(claim): int(length) for claim, length in lengths.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def clear(file: Path) -> None:
+    """Remove what is said beside a file that is whole: a log may have been completed by another server."""
+    with suppress(OSError):
+        file.with_name(file.name + FAULT_SUFFIX).unlink(missing_ok=True)
 
 
 def _begin(job_id: str) -> bytes:
@@ -114,10 +139,11 @@ def _begin(job_id: str) -> bytes:
     return found[:HEAD]
 
 
-def fault_line(fault: str, at: datetime) -> str:
-    """Return a line of a log, as Airflow writes them, that says what is wrong with it."""
+def fault_line(fault: str, at: datetime, lengths: Mapping[int, int] | None = None) -> str:
+    """Return a line of a log, as Airflow writes them, that says what is wrong with it, and what there is of each
+    claim."""
     line = {"timestamp": at.isoformat(), "level": "warning", "event": f"edge-otel: {fault}."}
-    return json.dumps(line) + "\n"
+    return json.dumps(line if lengths is None else {**line, LENGTHS: lengths}) + "\n"
 
 
 class _Rest:

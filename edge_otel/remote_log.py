@@ -97,13 +97,15 @@ class EdgeRemoteLog:
             notes += sources
             if found:
                 return notes, found
-        start = log_text.after(job_id, stored.lengths, self._folder.base / relative_path)
-        if start is None:
+        held = log_text.held(job_id, stored.lengths, self._folder.base / relative_path)
+        if held == stored.lengths:
+            if stored.fault is None:
+                log_text.clear(self._folder.base / relative_path)
             return notes, []
         sources = [*notes, "edge-otel: the database"]
         if not finished:
             # Airflow reads its own files too.
-            return sources, [log_text.lines(log_text.stored(job_id, start, whole=False))]
+            return sources, [log_text.lines(log_text.stored(job_id, held, whole=False))]
         beside = self._beside(relative_path)
         return [*sources, *map(str, beside)], [
             log_text.lines(log_text.stored(job_id)),

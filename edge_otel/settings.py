@@ -66,7 +66,8 @@ class Settings:
         4 * 1024 * 1024,
         "Most bytes of task log in one request, before compression.",
         at_least=1024,
-        at_most=16 * 1024 * 1024,
+        # A row has as much, which must fit into what MariaDB takes at once.
+        at_most=4 * 1024 * 1024,
     )
     worker_concurrency: int = option(8, "Slots of a worker started by `airflow edge worker`.", at_least=1)
     drain_timeout_sec: float = option(

@@ -204,7 +204,8 @@ def _read_log(export: log_sinks.Export, left: int) -> tuple[_Part, int]:
             whole &= end >= length
             places[claim] = (place.offset, place.cut)
             if lines:
-                batch.append((Source(export.job_id, claim, export.about, export.carrier), lines))
+                worker = export.about["workers"].get(str(claim))
+                batch.append((Source(export.job_id, claim, worker or "", export.about, export.carrier), lines))
     return _Part(export, places, stored if whole else None, batch), read
 
 

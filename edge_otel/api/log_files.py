@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +27,6 @@ INLINE = 4 * 1024 * 1024
 """Bytes. Writing so much takes some tens of milliseconds; more than that is written in the background."""
 
 
-TEMPORARY = ".edge-otel"
-"""Folder in the log folder for files that are not in their place yet."""
-LEFT_BEHIND = 3600.0
-"""Seconds without a byte, after which such a file is one of a server that was killed."""
 GROWTH, LATER = 1.25, 600.0
 """A log that is not complete is written again when it has grown by this factor, or after so many seconds."""
 
@@ -43,8 +39,8 @@ class _Finished(NamedTuple):
     """Length and checksum of the log by claim, as the workers said."""
     lengths: dict[int, int]
     """Bytes that are stored, by claim."""
-    missing: str | None
-    """What is not here yet, in words."""
+    missing: dict[int, str]
+    """What is not here yet, in words by claim."""
 
 
 class _Part(NamedTuple):
@@ -53,6 +49,8 @@ class _Part(NamedTuple):
     path: Path
     sha256: dict[int, str]
     """Of the bytes of each claim."""
+    lengths: dict[int, int]
+    """Bytes of each claim: of one that is not whole, only its whole lines."""
 
     def fault(self, ends: dict[str, Any]) -> str | None:
         """Return how it differs from what the workers said that they sent."""
@@ -112,14 +110,6 @@ class Writer:
         for job_id in self._partial.keys() - set(unwritten):
             del self._partial[job_id]
 
-    def tidy(self) -> None:
-        """Remove the files that servers left behind which were killed."""
-        since = time.time() - LEFT_BEHIND
-        for path in (self._folder.base / TEMPORARY).glob("*"):
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < since:
-                    path.unlink()
-
     def _write_large(self, job_id: str, found: _Finished) -> None:
         try:
             self._write(job_id, found)
@@ -137,27 +127,36 @@ class Writer:
             return
         if found.lengths or found.missing:
             make_folder(target.parent, self._folder)
-        with self._assembled(job_id) if found.lengths else nullcontext() as part:
+        with self._assembled(job_id, found.missing, target.parent) if found.lengths else nullcontext() as part:
             self._store(job_id, found, part, target)
 
     @contextmanager
-    def _assembled(self, job_id: str) -> Iterator[_Part]:
-        """Yield a file with the log. The job is not locked: a large log takes a while."""
-        make_folder(self._folder.base / TEMPORARY, self._folder)
+    def _assembled(self, job_id: str, missing: Collection[int], folder: Path) -> Iterator[_Part]:
+        """Yield a file with the log; ``missing``: the claims that are not whole. The job is not locked: a large log
+        takes a while."""
         digests: dict[int, Any] = {}
-        with tempfile.NamedTemporaryFile(dir=self._folder.base / TEMPORARY, prefix=f"{job_id}-", delete=False) as part:
+        lengths: dict[int, int] = {}
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{job_id}-", delete=False) as part:
             try:
-                end = (0, 0)
+                end, begin, kept = (0, 0), 0, 0
                 while pieces := _next(job_id, end):
                     if self._stopping.is_set():
                         raise _Stopping
                     for piece in pieces:
+                        if piece.claim != end[0]:
+                            begin = part.seek(kept)
                         part.write(piece.data)
+                        # The rest of a line will come, or else a reader beside the file begins within it.
+                        whole = piece.data.rfind(b"\n") + 1 if piece.claim in missing else len(piece.data)
+                        kept = part.tell() - len(piece.data) + whole if whole else kept
+                        lengths[piece.claim] = kept - begin
                         digests.setdefault(piece.claim, hashlib.sha256()).update(piece.data)
-                    end = pieces[-1].end
+                        end = piece.end
+                part.truncate(kept)
                 part.flush()
                 Path(part.name).chmod(self._folder.new_file_mode)
-                yield _Part(Path(part.name), {claim: digest.hexdigest() for claim, digest in digests.items()})
+                sums = {claim: digest.hexdigest() for claim, digest in digests.items()}
+                yield _Part(Path(part.name), sums, lengths)
             finally:
                 Path(part.name).unlink(missing_ok=True)
 
@@ -167,12 +166,15 @@ class Writer:
             job = jobs.lock(session, job_id)
             if job is None or _finished(job, logs.lengths(session, job_id)) != found:
                 return
-            fault = found.missing or (part.fault(found.ends) if part is not None else None)
+            fault = "; ".join(found.missing.values()) or (part.fault(found.ends) if part is not None else None)
             if part is not None:
                 part.path.replace(target)
-            tell(fault, target, self._folder)
-            if found.missing is not None:
-                logs.mark_partial(session, job_id, found.missing)
+                # Of a server that was killed over this log; one that lives finds its file gone, and looks again.
+                for other in target.parent.glob(f".{job_id}-*"):
+                    other.unlink(missing_ok=True)
+            tell(fault, part.lengths if part is not None else {}, target, self._folder)
+            if fault is not None and found.missing:
+                logs.mark_partial(session, job_id, fault)
                 self._partial[job_id] = sum(found.lengths.values()), time.monotonic()
                 return
             if fault is not None:
@@ -192,13 +194,14 @@ def _next(job_id: str, end: tuple[int, int]) -> list[logs.Piece]:
         return logs.pieces(session, job_id, *end)
 
 
-def tell(fault: str | None, target: Path, folder: LogFolder) -> None:
-    """Say what is wrong with a log in a file beside it, which Airflow shows with it; remove that where nothing is."""
+def tell(fault: str | None, lengths: dict[int, int], target: Path, folder: LogFolder) -> None:
+    """Say what is wrong with a log in a file beside it, which Airflow shows with it, and how much of each claim the
+    log's own file has; remove that where nothing is wrong."""
     beside = target.with_name(target.name + FAULT_SUFFIX)
     if fault is None:
         beside.unlink(missing_ok=True)
         return
-    beside.write_text(fault_line(fault, datetime.now(UTC)))
+    beside.write_text(fault_line(fault, datetime.now(UTC), lengths))
     beside.chmod(folder.new_file_mode)
 
 

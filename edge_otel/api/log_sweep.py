@@ -45,7 +45,7 @@ class Sweep:
     async def run(self) -> None:
         """Look again and again, until cancelled."""
         while True:
-            for look in (self.write, self.purge, self._writer.tidy):
+            for look in (self.write, self.purge):
                 try:
                     await run_in_threadpool(look)
                 except Exception:
@@ -61,7 +61,7 @@ class Sweep:
                 stored = logs.lengths_of(session, [job.id for job in page])
                 missing = {job.id: logs.missing(job, stored[job.id]) for job in page}
             for job_id, lengths in stored.items():
-                if missing[job_id] is None or self._writer.is_due(job_id, sum(lengths.values())):
+                if not missing[job_id] or self._writer.is_due(job_id, sum(lengths.values())):
                     self._writer.finalise(job_id)
             unwritten += stored
             if len(stored) < _PAGE:

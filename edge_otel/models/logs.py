@@ -16,8 +16,8 @@ from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Log, LogChunk
 from edge_otel.state import FINISHED
 
-ABOUT = ("dag_id", "task_id", "run_id", "map_index", "try_number", "queue", "worker", "team")
-"""What a log's row says of its job."""
+ABOUT = ("dag_id", "task_id", "run_id", "map_index", "try_number", "queue", "team")
+"""What a log's row says of its job; and who it ran at, by claim."""
 
 READ_CHUNKS, READ_BYTES = 64, 4 * 1024 * 1024
 """Most chunks, and most bytes of more than one chunk, that are in memory at once."""
@@ -165,8 +165,8 @@ def mark_partial(session: Session, job_id: str, missing: str) -> None:
         log.fault = missing
 
 
-def missing(job: Job, lengths: Mapping[int, int]) -> str | None:
-    """Return which bytes of a finished job's log are still to come, in words; None where all are here.
+def missing(job: Job, lengths: Mapping[int, int]) -> dict[int, str]:
+    """Return which bytes of a finished job's log are still to come, in words by claim; none where all are here.
 
     ``lengths``: bytes that are stored, by claim. Every worker under whose claim the task ran says how long its log is;
     one of edge3 never does.
@@ -174,19 +174,19 @@ def missing(job: Job, lengths: Mapping[int, int]) -> str | None:
     ran = {int(claim): worker for claim, worker in job.holders.items()}
     if job.accepted_at is not None or str(job.claim) in job.log_ends:
         ran[job.claim] = job.worker
-    said = []
+    said = {}
     for claim, worker in sorted(ran.items()):
         here, (length, _) = lengths.get(claim, 0), job.log_ends.get(str(claim), (_UNSAID, None))
         if length is not None and here < length:
             until = "on" if length == _UNSAID else f"to {length - 1}"
             of = f" of run {claim}" if len(ran) > 1 else ""
-            said.append(f"bytes {here} {until}{of} have not come from edge worker {worker}")
-    return "; ".join(said) or None
+            said[claim] = f"bytes {here} {until}{of} have not come from edge worker {worker}"
+    return said
 
 
 def all_here(session: Session, job: Job) -> bool:
     """Return whether the job is over and every byte that its workers spoke of is stored."""
-    return job.state in FINISHED and missing(job, lengths(session, job.id)) is None
+    return job.state in FINISHED and not missing(job, lengths(session, job.id))
 
 
 class Homes(NamedTuple):
@@ -228,12 +228,16 @@ def purge(session: Session, homes: Homes, kept_since: datetime) -> bool:
 def _store(session: Session, job: Job, chunk: LogChunk) -> None:
     log = session.get(Log, job.id)
     if log is None:
-        about = {name: getattr(job, name) for name in ABOUT}
+        about = {name: getattr(job, name) for name in ABOUT} | {"workers": {}}
         times = {"created_at": job.changed_at, "changed_at": job.changed_at}
         log = Log(job_id=job.id, path=job.log_path, about=about, carrier=job.carrier, exported={}, **times)
         session.add(log)
         # Before the chunk, which refers to it.
         session.flush()
+    workers, claim = log.about["workers"], str(chunk.claim)
+    if claim not in workers:
+        holder = job.worker if chunk.claim == job.claim else job.holders.get(claim)
+        log.about = {**log.about, "workers": {**workers, claim: holder}}
     log.export_due = True
     # What comes after the end (a task that was deferred, an edge3 worker's own error text) belongs into the file too.
     job.log_complete = False

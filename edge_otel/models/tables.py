@@ -164,7 +164,7 @@ class Log(Base):
     path: Mapped[str | None] = mapped_column(String(2048))
     """The job's ``log_path``."""
     about: Mapped[dict[str, Any]]
-    """Whose log it is: dag_id, task_id, run_id, map_index, try_number, queue, worker (the first that logged), team."""
+    """Whose log it is: dag_id, task_id, run_id, map_index, try_number, queue, team; and workers, by claim number."""
     carrier: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     """When the job, as it was at the first bytes, had last changed."""

@@ -73,6 +73,7 @@ class Source:
 
     job_id: str
     claim: int
+    worker: str
     about: Mapping[str, Any]
     """dag_id, task_id, run_id, map_index, try_number, queue and worker, as in the store."""
     carrier: Mapping[str, Any]
@@ -91,7 +92,7 @@ def _add(group: ResourceLogs, source: Source, lines: list[Line], observed: int) 
     group.resource.attributes.add(key=names.SERVICE_NAMESPACE).value.string_value = "airflow"
     # As the spans of task processes have it, so that one leads to the other.
     group.resource.attributes.add(key=names.SERVICE_NAME).value.string_value = "airflow-task"
-    group.resource.attributes.add(key=names.WORKER_NAME).value.string_value = source.about.get("worker") or ""
+    group.resource.attributes.add(key=names.WORKER_NAME).value.string_value = source.worker
     of_every_line = _of_every_line(source)
     of_every_line.observed_time_unix_nano = observed
     records = group.scope_logs.add().log_records

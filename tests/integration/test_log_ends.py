@@ -32,7 +32,7 @@ def run(database, worker="w", *, job_id=None, at=NOW, until=JobState.SUCCESS, **
 def missing(database, job_id):
     """Return what is missing of the log, in words."""
     with database() as session:
-        return logs.missing(session.get(Job, job_id), logs.lengths(session, job_id))
+        return "; ".join(logs.missing(session.get(Job, job_id), logs.lengths(session, job_id)).values()) or None
 
 
 def ended(worker, job_id, claim, length, state=JobState.SUCCESS):

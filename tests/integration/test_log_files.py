@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import stat
-import time
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 
@@ -77,14 +75,14 @@ def test_a_file_that_stands_is_not_written_again(database, folder):
 
 
 def test_a_log_whose_bytes_are_not_all_here_is_written_as_far_as_it_is_and_is_not_complete(database, folder):
-    job_id = run_job(database, b"hel", log_length=6)
+    job_id = run_job(database, b"\nel", log_length=6)
     Writer(folder).finalise(job_id)
-    assert (folder.base / PATH).read_bytes() == b"hel"
+    assert (folder.base / PATH).read_bytes() == b"\n"
     assert not complete(database, job_id)
     with database() as session:
         logs.append(session, jobs.lock(session, job_id), 1, 3, b"lo\n")
     Writer(folder).finalise(job_id)
-    assert (folder.base / PATH).read_bytes() == b"hello\n"
+    assert (folder.base / PATH).read_bytes() == b"\nello\n"
     assert complete(database, job_id)
 
 
@@ -140,11 +138,11 @@ def test_a_log_is_not_complete_while_an_earlier_run_of_its_task_has_sent_a_part_
 
 
 def test_a_log_that_is_not_complete_is_written_again_when_there_is_a_quarter_more_of_it(database, folder):
-    job_id = run_job(database, b"0123456789", log_length=100)
+    job_id = run_job(database, b"\n" * 10, log_length=100)
     writer = Writer(folder)
     for more, written in ((10, 10), (11, 10), (12, 10), (13, 13)):
         with database() as session:
-            logs.append(session, jobs.lock(session, job_id), 1, more - 1, b"9"[: more - 9])
+            logs.append(session, jobs.lock(session, job_id), 1, 10, b"\n" * (more - 10))
         Sweep(writer, logs.Homes(), timedelta()).write()
         assert (folder.base / PATH).stat().st_size == written
 
@@ -159,16 +157,25 @@ def test_logs_that_are_not_complete_do_not_keep_others_waiting(database, folder,
     assert len(list(folder.base.glob("*.log"))) == 8
 
 
-def test_files_of_a_server_that_was_killed_are_removed_and_those_of_a_running_one_are_not(database, folder):
-    Writer(folder).finalise(run_job(database, b"hello\n"))
-    left = folder.base / log_files.TEMPORARY / "left"
-    begun = left.with_name("begun")
-    for path in (left, begun):
-        path.touch()
-    long_ago = time.time() - log_files.LEFT_BEHIND - 1
-    os.utime(left, (long_ago, long_ago))
-    Writer(folder).tidy()
-    assert list(left.parent.iterdir()) == [begun]
+def test_what_a_server_left_behind_that_was_killed_over_a_log_is_gone_when_the_log_is_written(database, folder):
+    job_id = run_job(database, b"hello\n")
+    left = (folder.base / PATH).with_name(f".{job_id}-left")
+    left.parent.mkdir(parents=True)
+    left.touch()
+    Writer(folder).finalise(job_id)
+    assert list(left.parent.iterdir()) == [folder.base / PATH]
+
+
+def test_of_a_run_that_is_not_whole_the_file_has_whole_lines(database, folder):
+    job_id = run_job(database, b"one\ntw", log_length=9)
+    run_job(database, b"three", job_id=job_id, log_length=5)
+    Writer(folder).finalise(job_id)
+    assert (folder.base / PATH).read_bytes() == b"one\nthree"
+    assert json.loads(said_beside(folder))["bytes_by_run"] == {"1": 4, "2": 5}
+    with database() as session:
+        logs.append(session, jobs.lock(session, job_id), 1, 6, b"o\n!")
+    Writer(folder).finalise(job_id)
+    assert (folder.base / PATH).read_bytes() == b"one\ntwo\n!three"
 
 
 def test_the_sweep_tries_again_what_could_not_be_written(database, folder, caplog):
@@ -296,11 +303,10 @@ def test_a_server_that_ends_stops_in_the_middle_of_a_large_log_and_leaves_nothin
     job_id = run_long_job(database, 600)
     writer = Writer(folder)
     writer.finalise(job_id)
-    begun = folder.base / log_files.TEMPORARY
+    begun = (folder.base / PATH).parent
     wait_for(lambda: begun.exists() and any(begun.iterdir()), "it to begin", timeout=20, pause=0.001)
     writer.close()
     assert list(begun.iterdir()) == []
-    assert not (folder.base / PATH).exists()
     assert not complete(database, job_id)
 
 

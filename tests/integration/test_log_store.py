@@ -215,7 +215,7 @@ def test_a_log_says_whose_it_is_and_starts_over_when_it_goes_on(database, job_id
             "map_index": -1,
             "try_number": 1,
             "queue": "default",
-            "worker": "w",
+            "workers": {"1": "w"},
             "team": None,
         }
         assert (log.path, log.upload, log.export_due) == (session.get(Job, job_id).log_path, "none", True)

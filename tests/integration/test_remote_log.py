@@ -191,6 +191,31 @@ def test_an_earlier_try_is_read_by_the_id_that_it_had(site):
     assert site.lines(history="failed") == ["one"]
 
 
+def test_runs_that_were_not_whole_in_the_file_are_shown_once_when_more_of_them_has_come(site):
+    runs = [[f"{run}-{number}" for number in range(10)] for run in "abc"]
+    first, second, third = ("".join(f"{line}\n" for line in run).encode() for run in runs)
+    site.run(first[:18], state="deferred", log_length=len(first))
+    site.run(second, state="deferred", log_length=len(second))
+    site.run(third, state="running", end=False)
+    with site.database() as session:
+        logs.append(session, jobs.lock(session, site.id), 1, 18, first[18:])
+    assert sorted(line for line in site.lines() if "edge-otel" not in line) == sorted(runs[0] + runs[1] + runs[2])
+
+
+def test_what_was_missing_at_this_server_is_not_said_when_another_one_has_completed_the_log(site):
+    site.run(b"one\n", log_length=9)
+    assert any("have not come" in line for line in site.lines())
+    with site.database() as session:
+        jobs.lock(session, site.id).log_ends = {"1": [4, None]}
+    Writer(replace(site.folder, base=site.folder.base.parent / "another")).finalise(site.id)
+    assert site.lines() == ["one"]
+
+
+def test_that_no_byte_has_come_of_a_log_is_said(site):
+    site.run(b"", here=False, log_length=9)
+    assert "edge-otel: bytes 0 to 8 have not come from edge worker w" in site.messages()[0]
+
+
 def test_what_is_missing_of_a_log_is_said(site):
     site.run(b"one\n", here=False, log_length=9)
     assert site.messages() == (

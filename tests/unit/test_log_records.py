@@ -14,8 +14,8 @@ from edge_otel.telemetry.log_records import BODY_MAX, LONGEST, Line, Place, Sour
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TRACE, SPAN = "1" * 32, "2" * 16
-ABOUT = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 3, "try_number": 2, "queue": "q", "worker": "w"}
-SOURCE = Source("job", 1, ABOUT, {"traceparent": f"00-{TRACE}-{SPAN}-01"})
+ABOUT = {"dag_id": "d", "task_id": "t", "run_id": "r", "map_index": 3, "try_number": 2, "queue": "q"}
+SOURCE = Source("job", 1, "w", ABOUT, {"traceparent": f"00-{TRACE}-{SPAN}-01"})
 
 
 def record_of(*texts, source=SOURCE):
@@ -87,7 +87,7 @@ def test_a_line_without_a_time_has_that_of_the_line_before_it():
 
 
 def test_a_task_without_a_trace_has_records_without_one():
-    assert record_of(b"x", source=Source("job", 1, {}, {"traceparent": "no"})).trace_id == ""
+    assert record_of(b"x", source=Source("job", 1, "w", {}, {"traceparent": "no"})).trace_id == ""
 
 
 @pytest.mark.parametrize("size", [BODY_MAX + 1, LONGEST, 5 * LONGEST])
