@@ -188,7 +188,7 @@ class EdgeExecutor(BaseExecutor):
         # A task that is deferred goes on under its id, and its log with it.
         kept = task_instances.coming_back(session, old)
         upkeep.keep(session, kept, now)
-        upkeep.delete_finished(session, [job_id for job_id in old if job_id not in kept])
+        upkeep.delete_finished(session, [job_id for job_id in old if job_id not in kept], now)
 
     def _settle_unreported(self, session: Session, now: datetime) -> list[Finished]:
         """End the jobs that nobody will report, and return their spans, which count once this is committed."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from edge_otel.models import logs
 from edge_otel.models.session import new_session
@@ -92,6 +93,14 @@ def look(job_id: str) -> Stored | None:
         if log is None and fault is None:
             return None
         return Stored(lengths, log is not None and log.upload == "done", fault)
+
+
+def id_of_try(task_instance: Any) -> str | None:
+    """Return the id under which this try of a task ran, where it is another one by now. Raises DatabaseFailure."""
+    from edge_otel.models import task_instances
+
+    with new_session() as session:
+        return task_instances.id_of_try(session, task_instance)
 
 
 def held(job_id: str, lengths: dict[int, int], file: Path) -> dict[int, int]:

@@ -84,9 +84,11 @@ class EdgeRemoteLog:
         if ti.state == TaskInstanceState.RUNNING:
             return NOTHING
         finished = ti.state not in State.unfinished
-        job_id = str(ti.id)
         try:
+            job_id = str(ti.id)
             stored = log_text.look(job_id)
+            if stored is None and (before := log_text.id_of_try(ti)) is not None:
+                job_id, stored = before, log_text.look(before)
         except DatabaseFailure as failure:
             return [f"edge-otel: the log store cannot be reached: {failure.orig}"], []
         if stored is None:

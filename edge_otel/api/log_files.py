@@ -7,7 +7,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -27,6 +27,8 @@ INLINE = 4 * 1024 * 1024
 """Bytes. Writing so much takes some tens of milliseconds; more than that is written in the background."""
 
 
+AGAIN = 60.0
+"""Seconds until a log is tried again whose file could not be written."""
 GROWTH, LATER = 1.25, 600.0
 """A log that is not complete is written again when it has grown by this factor, or after so many seconds."""
 
@@ -73,6 +75,8 @@ class Writer:
         self._waiting: set[str] = set()
         self._partial: dict[str, tuple[int, float]] = {}
         """Logs that were written before they were complete: their bytes, and when."""
+        self._failed: dict[str, float] = {}
+        """When the files of logs could not be written."""
         self._stopping = threading.Event()
 
     def close(self) -> None:
@@ -86,37 +90,50 @@ class Writer:
         """
         if job_id in self._waiting:
             return
+        with new_session() as session:
+            found = _finished(session.get(Job, job_id), logs.lengths(session, job_id))
         try:
-            with new_session() as session:
-                found = _finished(session.get(Job, job_id), logs.lengths(session, job_id))
-            if found is None or (found.missing and not self.is_due(job_id, sum(found.lengths.values()))):
+            if found is None or not self.is_due(job_id, found.lengths, whole=not found.missing):
                 return
             if sum(found.lengths.values()) > INLINE:
                 self._waiting.add(job_id)
                 self._background.submit(self._write_large, job_id, found)
             else:
                 self._write(job_id, found)
-        except OSError:
-            log.exception("Job %s: its log file cannot be written. The log stays in the database.", job_id)
+        except OSError as error:
+            self._fail(job_id, found, error)
 
-    def is_due(self, job_id: str, stored: int) -> bool:
-        """Return whether so many bytes of a log that is not complete are worth another file. Airflow reads the others
-        from the database by ``edge://``."""
-        written, at = self._partial.get(job_id, (-1, 0.0))
-        return stored > written * GROWTH or (stored > written and time.monotonic() - at > LATER)
+    def is_due(self, job_id: str, lengths: Mapping[int, int], *, whole: bool) -> bool:
+        """Return whether so much of a log is worth a file, or another one; meanwhile ``edge://`` reads it from the
+        database."""
+        if time.monotonic() - self._failed.get(job_id, -AGAIN) < AGAIN:
+            return False
+        stored, (written, at) = sum(lengths.values()), self._partial.get(job_id, (-1, 0.0))
+        return whole or stored > written * GROWTH or (stored > written and time.monotonic() - at > LATER)
 
     def forget_but(self, unwritten: Collection[str]) -> None:
         """Remember nothing of logs that are complete, or gone."""
-        for job_id in self._partial.keys() - set(unwritten):
-            del self._partial[job_id]
+        for memory in (self._partial, self._failed):
+            for job_id in memory.keys() - set(unwritten):
+                del memory[job_id]
+
+    def _fail(self, job_id: str, found: _Finished | None, error: OSError) -> None:
+        self._failed[job_id] = time.monotonic()
+        log.error("Job %s: its log file cannot be written. The log stays in the database.", job_id, exc_info=error)
+        if found is not None and not found.missing:
+            # The remote log does without the file.
+            with new_session() as session:
+                logs.mark_whole(session, job_id, datetime.now(UTC))
 
     def _write_large(self, job_id: str, found: _Finished) -> None:
         try:
             self._write(job_id, found)
         except _Stopping:
             pass
+        except OSError as error:
+            self._fail(job_id, found, error)
         except Exception:
-            log.exception("Job %s: its log file cannot be written. The log stays in the database.", job_id)
+            log.exception("Job %s: its log file is not written; the next look tries again.", job_id)
         finally:
             self._waiting.discard(job_id)
 
@@ -180,7 +197,7 @@ class Writer:
             if fault is not None:
                 log.error("Job %s: %s", job_id, fault)
             job.log_complete = True
-            logs.mark_written(session, job_id, datetime.now(UTC), fault)
+            logs.mark_whole(session, job_id, datetime.now(UTC), fault)
 
 
 def _finished(job: Job | None, lengths: dict[int, int]) -> _Finished | None:

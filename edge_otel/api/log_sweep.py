@@ -61,7 +61,7 @@ class Sweep:
                 stored = logs.lengths_of(session, [job.id for job in page])
                 missing = {job.id: logs.missing(job, stored[job.id]) for job in page}
             for job_id, lengths in stored.items():
-                if not missing[job_id] or self._writer.is_due(job_id, sum(lengths.values())):
+                if self._writer.is_due(job_id, lengths, whole=not missing[job_id]):
                     self._writer.finalise(job_id)
             unwritten += stored
             if len(stored) < _PAGE:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from edge_otel.api.log_doubt import Unclear, has, size
 from edge_otel.errors import EdgeError
 from edge_otel.log_text import fault_line
 from edge_otel.models import log_sinks
@@ -41,7 +42,6 @@ PATIENCE = timedelta(minutes=10)
 """For an upload that does not come to an end; it is tried again, here or elsewhere."""
 DOUBT = timedelta(hours=1)
 """For so long a log waits of which the remote log does not say whether it has it."""
-ORPHANS_INTERVAL = timedelta(minutes=5)
 PIECE = 1024 * 1024
 """Bytes that are read from the store at once."""
 END = 2000
@@ -58,10 +58,6 @@ class _Hangs(EdgeError):
     """Its thread is left behind; what it does yet, the next attempt finds."""
 
 
-class _Unclear(EdgeError):
-    """The remote log does not say whether it has this log already."""
-
-
 class Uploader:
     """One per process. Remote logs work in threads that may hang: nobody waits for their end."""
 
@@ -74,7 +70,6 @@ class Uploader:
         self._large = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
-        self._orphans_at = datetime.min.replace(tzinfo=UTC)
 
     def start(self) -> None:
         """Begin, where there is anything to do."""
@@ -111,9 +106,6 @@ class Uploader:
     def _claim(self, limit: int) -> list[Upload]:
         with hasty_session() as session:
             now = database_now(session)
-            if now - self._orphans_at > ORPHANS_INTERVAL:
-                log_sinks.upload_orphans(session)
-                self._orphans_at = now
             return log_sinks.claim_uploads(session, now, now + LEASE, limit)
 
     async def _attempt(self, upload: Upload) -> bool:
@@ -180,53 +172,42 @@ def _has(sink: Any, upload: Upload, end: str) -> bool:
         return False
     sources, found = sink.read(upload.path, _task_instance(upload))
     try:
-        return has(sources, found, upload.path, end, _end_before(upload))
-    except _Unclear:
+        before = _end_before(upload)
+        return has(sources, found, upload.path, end, before, _size(upload) if before else 0)
+    except Unclear:
         if datetime.now(UTC) - upload.changed_at < DOUBT:
             raise
         # Twice is better than not at all.
         return False
 
 
-def has(sources: list[str], found: Any, path: str, end: str, before: str) -> bool:
-    """Return whether what a remote log answers holds a log that ends so. Raises _Unclear where nobody can tell.
-
-    ``before``: how the log ended there before, empty where nothing of it was there.
-    """
-    texts = [_plain(str(text)) for text in found or []]
-    if len(texts) == len(sources) and any(path in source for source in sources):
-        # Logs of triggers have a longer name.
-        texts = [text for text, source in zip(texts, sources, strict=True) if source.endswith(path)]
-    if any(text.endswith(_plain(end)) for text in texts):
-        return True
-    if texts and not (before and any(text.endswith(_plain(before)) for text in texts)):
-        # Some answer with the reason why they cannot read it.
-        raise _Unclear
-    return False
+def _size(upload: Upload) -> int:
+    """Return the size of the whole log after this attempt, as ``log_doubt`` measures it."""
+    return sum(map(size, _texts(upload._replace(done={}))))
 
 
-def _plain(text: str) -> str:
-    # They read files in text mode.
-    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip()
+def _texts(upload: Upload) -> Iterator[str]:
+    """Yield what the remote log has not, in pieces."""
+    for claim, length in upload.aim.items():
+        # What is no UTF-8 is written as Airflow shows it, for remote logs read text.
+        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        at = upload.done.get(claim, 0)
+        while at < length:
+            with hasty_session() as session:
+                data = log_sinks.bytes_from(session, upload.job_id, claim, at, min(PIECE, length - at))
+            if not data:
+                raise EdgeError("its bytes are not in the store any more")
+            at += len(data)
+            yield decoder.decode(data, final=at >= length)
 
 
 def _stage(upload: Upload, file: Path) -> str:
     """Write what the remote log has not into a file, as UTF-8; return the end of it."""
     end = ""
     with file.open("w", encoding="utf-8", newline="") as out:
-        for claim, length in upload.aim.items():
-            # What is no UTF-8 is written as Airflow shows it, for remote logs read text.
-            decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-            at = upload.done.get(claim, 0)
-            while at < length:
-                with hasty_session() as session:
-                    data = log_sinks.bytes_from(session, upload.job_id, claim, at, min(PIECE, length - at))
-                if not data:
-                    raise EdgeError("its bytes are not in the store any more")
-                at += len(data)
-                text = decoder.decode(data, final=at >= length)
-                out.write(text)
-                end = (end + text)[-END:]
+        for text in _texts(upload):
+            out.write(text)
+            end = (end + text)[-END:]
         if upload.fault is not None and end:
             line = ("" if end.endswith("\n") else "\n") + fault_line(upload.fault, upload.changed_at)
             out.write(line)

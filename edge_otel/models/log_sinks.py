@@ -3,11 +3,12 @@ server's for the time of a lease, so that nobody else sends it meanwhile. None c
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from edge_otel.models import jobs, logs
@@ -116,12 +117,6 @@ def _change(session: Session, of: Upload, /, **values: Any) -> None:
     session.execute(update(Log).where(*ours).values(**values).execution_options(synchronize_session=False))
 
 
-def upload_orphans(session: Session) -> None:
-    """Let logs be uploaded as far as they are here whose job is gone before they were whole."""
-    orphaned = Log.upload == "none", ~exists().where(Job.id == Log.job_id)
-    session.execute(update(Log).where(*orphaned).values(upload="due").execution_options(synchronize_session=False))
-
-
 def claim_exports(session: Session, now: datetime, lease: datetime, limit: int) -> list[Export]:
     """Return logs with lines to send, those that were served longest ago first; nobody else gets them before
     ``lease``."""
@@ -154,13 +149,30 @@ def bytes_from(session: Session, job_id: str, claim: int, offset: int, most: int
     first = session.scalar(select(func.max(LogChunk.offset)).where(*of_claim, LogChunk.offset <= offset)) or 0
     # One by one: nobody knows how large administrators let a chunk be.
     found = bytearray()
-    chunk = select(LogChunk.data).where(*of_claim)
     while len(found) < offset - first + most:
-        data = session.scalar(chunk.where(LogChunk.offset == first + len(found)))
+        data = _unpacked(session, job_id, claim, first + len(found))
         if data is None:
             break
-        found += unpacked(data)
+        found += data
     return bytes(found[offset - first : offset - first + most])
+
+
+_recent: deque[tuple[tuple[str, int, int], bytes]] = deque(maxlen=2)
+"""The chunks that were unpacked last, with their keys: who sends a log reads smaller pieces."""
+
+
+def _unpacked(session: Session, *key: Any) -> bytes | None:
+    """Return the bytes of a chunk by its key."""
+    for known, data in tuple(_recent):
+        if known == key:
+            return data
+    of_chunk = zip((LogChunk.job_id, LogChunk.claim, LogChunk.offset), key, strict=True)
+    packed = session.scalar(select(LogChunk.data).where(*(column == value for column, value in of_chunk)))
+    if packed is None:
+        return None
+    data = unpacked(packed)
+    _recent.append((key, data))
+    return data
 
 
 def note_exported(session: Session, export: Export, places: Mapping[int, tuple[int, bool]], now: datetime) -> None:
@@ -183,10 +195,11 @@ def rest_export(session: Session, job_id: str, places: Mapping[int, tuple[int, b
         session.execute(query.execution_options(synchronize_session=False))
 
 
-def export_rest(session: Session, ids: Collection[str]) -> None:
-    """Let the last lines of logs be sent whose jobs go before the logs were whole: they have no end, and rest."""
-    partial = Log.job_id.in_(ids), Log.upload == "none"
-    session.execute(update(Log).where(*partial).values(export_due=True).execution_options(synchronize_session=False))
+def orphan(session: Session, ids: Collection[str], now: datetime) -> None:
+    """Let logs have their other homes as far as they are here, whose jobs go before the logs were whole."""
+    partial = update(Log).where(Log.job_id.in_(ids), Log.upload == "none")
+    values = {"upload": "due", "export_due": True, "changed_at": now}
+    session.execute(partial.values(values).execution_options(synchronize_session=False))
 
 
 def _due(session: Session, due: Collection[ColumnElement[bool]], order: ColumnElement[Any], limit: int) -> list[Log]:

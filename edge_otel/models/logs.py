@@ -25,7 +25,7 @@ _UNSAID = 2**62
 """The length of a log whose worker has not said it yet."""
 
 PURGE_LIMIT, PURGE_CHUNKS = 200, 500
-"""Most rows that one purge of logs removes: a chunk may have a megabyte."""
+"""Most rows that one purge of logs removes: a chunk may have four megabytes."""
 
 
 def cursor(session: Session, job_id: str, claim: int) -> int:
@@ -150,9 +150,9 @@ def read(session: Session, job_id: str) -> Iterator[bytes]:
         end = found[-1].end
 
 
-def mark_written(session: Session, job_id: str, now: datetime, fault: str | None = None) -> None:
-    """Note that the log's file stands, whole, and what is wrong with it; a remote log is to have it next, and the
-    collector a last line without an end. A job without a byte has no log."""
+def mark_whole(session: Session, job_id: str, now: datetime, fault: str | None = None) -> None:
+    """Note that all of the log is here, and what is wrong with it; a remote log is to have it next, and the collector a
+    last line without an end. A job without a byte has no log."""
     log = session.get(Log, job_id)
     if log is not None:
         log.changed_at, log.upload, log.export_due, log.fault = now, "due", True, fault

@@ -162,9 +162,9 @@ def keep(session: Session, ids: Collection[str], now: datetime) -> None:
         session.execute(query.execution_options(synchronize_session=False))
 
 
-def delete_finished(session: Session, ids: Collection[str]) -> None:
+def delete_finished(session: Session, ids: Collection[str], now: datetime) -> None:
     """Delete finished jobs; their logs have a time of their own."""
     for batch in batches(ids):
         finished = _unlocked(session, Job.id.in_(batch), Job.state.in_(FINISHED))
-        log_sinks.export_rest(session, finished)
+        log_sinks.orphan(session, finished, now)
         session.execute(delete(Job).where(Job.id.in_(finished)).execution_options(synchronize_session=False))

@@ -48,7 +48,7 @@ class Task:
             now = datetime.now(UTC)
             jobs.record_report(job, JobState.SUCCESS, 1, now, log_length=len(self.sent))
             job.log_complete = True
-            logs.mark_written(session, self.id, now)
+            logs.mark_whole(session, self.id, now)
 
     @property
     def row(self):

@@ -149,7 +149,7 @@ def test_purge_removes_what_is_old_enough_and_no_more_than_its_limit(database, m
     def purge(succeeded_before) -> int:
         with database() as session:
             old = upkeep.outdated(session, None, succeeded_before, NOW)
-            upkeep.delete_finished(session, old)
+            upkeep.delete_finished(session, old, NOW)
             return len(old)
 
     assert [purge(NOW), purge(later), purge(later), purge(later)] == [0, 3, 2, 0]

@@ -10,7 +10,7 @@ from rows import NOW, claim, queue_job, register
 
 from edge_otel.models import jobs, logs, upkeep
 from edge_otel.models.reports import Report, record_all
-from edge_otel.models.tables import Job, Worker
+from edge_otel.models.tables import Job, Log, Worker
 from edge_otel.state import JobState, Verdict
 from edge_otel.wire import JobOutcome
 
@@ -140,3 +140,19 @@ def test_what_an_edge3_worker_pushes_after_its_task_has_gone_on_belongs_to_its_o
     with database() as session:
         assert logs.push(session, jobs.lock(session, job_id), b"late", NOW + late) == 4
         assert logs.lengths(session, job_id) == expected
+
+
+@pytest.mark.parametrize("homes", [logs.Homes(uploads=True), logs.Homes(only_here=True)], ids=["s3://", "edge://"])
+def test_what_came_of_a_log_outlives_its_job_however_long_the_task_ran(database, homes):
+    job_id = run(database, until=JobState.RUNNING)
+    append(database, job_id, 1, 0, b"precious\n")
+    late = NOW + timedelta(days=40)
+    with database() as session:
+        upkeep.settle(session, job_id, 1, JobState.FAILED, "gone", late)
+    with database() as session:
+        upkeep.delete_finished(session, [job_id], late)
+        logs.purge(session, homes, late - timedelta(days=30))
+    with database() as session:
+        log = session.get(Log, job_id)
+        assert (log.upload, log.export_due, log.changed_at) == ("due", True, late)
+        assert b"".join(logs.read(session, job_id)) == b"precious\n"

@@ -18,7 +18,7 @@ from edge_otel.api import log_files, log_sweep
 from edge_otel.api.log_files import Writer
 from edge_otel.api.log_sweep import Sweep
 from edge_otel.models import jobs, logs, upkeep
-from edge_otel.models.tables import Job, Worker
+from edge_otel.models.tables import Job, Log, Worker
 from edge_otel.settings import LogFolder
 from edge_otel.state import JobState
 
@@ -178,13 +178,16 @@ def test_of_a_run_that_is_not_whole_the_file_has_whole_lines(database, folder):
     assert (folder.base / PATH).read_bytes() == b"one\ntwo\n!three"
 
 
-def test_the_sweep_tries_again_what_could_not_be_written(database, folder, caplog):
+def test_the_sweep_tries_again_what_could_not_be_written(database, folder, caplog, monkeypatch):
     folder.base.write_text("a file stands in the way")
     job_id = run_job(database, b"hello\n")
     sweep = Sweep(Writer(folder), logs.Homes(), timedelta())
     sweep.write()
     assert "cannot be written" in caplog.text
     folder.base.unlink()
+    sweep.write()
+    assert not folder.base.exists(), "not at once: a log may be large"
+    monkeypatch.setattr(log_files, "AGAIN", 0.0)
     sweep.write()
     assert (folder.base / PATH).read_bytes() == b"hello\n"
     assert complete(database, job_id)
@@ -252,6 +255,15 @@ def test_a_folder_that_cannot_be_written_is_reported_and_nothing_raised(database
     folder.base.unlink()
     Writer(folder).finalise(job_id)
     assert (folder.base / PATH).read_bytes() == b"hello\n"
+
+
+def test_a_log_whose_file_cannot_be_written_is_for_the_remote_log_all_the_same(database, folder):
+    folder.base.write_text("a file stands in the way")
+    job_id = run_job(database, b"hello\n", log_length=6)
+    Writer(folder).finalise(job_id)
+    assert not complete(database, job_id)
+    with database() as session:
+        assert session.get(Log, job_id).upload == "due"
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def test_no_byte_is_lost_or_doubled_between_a_server_and_its_disk(database, tmp_
             assert file.read_bytes() == expected, f"seed {seed}"
             assert b"".join(logs.read(session, server.id)) == expected, f"seed {seed}"
             assert wrong_chunks(session, server.id, expected) == [], f"seed {seed}"
-            upkeep.delete_finished(session, [server.id])
+            upkeep.delete_finished(session, [server.id], datetime.now(UTC))
         with pytest.raises(JobNotFound):
             server.append(1, 0, b"too late")
         with database() as session:

@@ -109,7 +109,7 @@ def test_a_line_of_a_job_that_was_settled_waits_for_its_end_until_the_job_is_gon
     assert (seen.over, task.row.export_due) == (False, False)
     if gone:
         with database() as session:
-            upkeep.delete_finished(session, [task.id])
+            upkeep.delete_finished(session, [task.id], datetime.now(UTC))
     else:
         task.log(b"f\n")
         task.end()

@@ -150,7 +150,7 @@ def test_a_log_that_is_appended_to_while_its_job_is_purged_is_purged_after_it(da
         gone = False
         while not gone:
             with database() as session:
-                upkeep.delete_finished(session, [job_id])
+                upkeep.delete_finished(session, [job_id], NOW)
             with database() as session:
                 gone = session.get(Job, job_id) is None
 
@@ -219,7 +219,7 @@ def test_a_log_says_whose_it_is_and_starts_over_when_it_goes_on(database, job_id
             "team": None,
         }
         assert (log.path, log.upload, log.export_due) == (session.get(Job, job_id).log_path, "none", True)
-        logs.mark_written(session, job_id, NOW + SECOND)
+        logs.mark_whole(session, job_id, NOW + SECOND)
         assert (log.upload, log.changed_at) == ("due", NOW + SECOND)
         log.export_due = False
     with database() as session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import airflow_rows
@@ -15,7 +16,8 @@ from s3_environment import s3_packages
 
 from demo.process import free_port
 from demo.wait import wait_for as wait_long_for
-from edge_otel.models import jobs, logs
+from edge_otel.models import jobs, logs, upkeep
+from edge_otel.state import JobState
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -146,7 +148,9 @@ def test_a_log_that_nobody_completed_is_uploaded_when_its_job_is_gone(start, dat
     task = Task(database, b"one\ntw")
     with database() as session:
         logs.mark_partial(session, task.id, "bytes 6 on have not come")
-        session.delete(jobs.lock(session, task.id))
+        jobs.lock(session, task.id).state = JobState.LOST
+    with database() as session:
+        upkeep.delete_finished(session, [task.id], datetime.now(UTC))
     start()
     wait_done(task)
     assert s3.get(task.path).startswith(b'one\ntw\n{"timestamp"')

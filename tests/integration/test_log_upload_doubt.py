@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from logged import Task
 
-from edge_otel.api import log_upload
+from edge_otel.api import log_doubt, log_upload
 from edge_otel.models import log_sinks
 from edge_otel.settings import LogFolder
 
@@ -34,10 +34,15 @@ HERE = f"s3://b/{P}"
 )
 def test_a_remote_log_is_asked_whether_it_has_an_upload(sources, found, before, expected):
     if expected == "unclear":
-        with pytest.raises(log_upload._Unclear):
-            log_upload.has(sources, found, P, "two\n", before)
+        with pytest.raises(log_doubt.Unclear):
+            log_doubt.has(sources, found, P, "two\n", before, 0)
     else:
-        assert log_upload.has(sources, found, P, "two\n", before) is expected
+        assert log_doubt.has(sources, found, P, "two\n", before, 0) is expected
+
+
+@pytest.mark.parametrize(("there", "expected"), [(600, False), (1600, True)])
+def test_a_log_that_repeats_itself_is_not_taken_for_its_own_beginning(there, expected):
+    assert log_doubt.has([HERE], ["tick\n" * there], P, "tick\n" * 400, "tick\n" * 50, 1600 * 4) is expected
 
 
 class HangingSink:

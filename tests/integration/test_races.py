@@ -138,7 +138,7 @@ def test_logs_that_come_while_their_jobs_are_purged_are_answered_and_leave_nothi
     def go(turn: int) -> list[int]:
         if turn == 0:
             with database() as session:
-                upkeep.delete_finished(session, ids)
+                upkeep.delete_finished(session, ids, NOW)
             return []
         sent = [api.call("PATCH", f"/v2/jobs/{i}/log", token, data=b"0123456789", headers=headers) for i in ids]
         return [answer.status_code for answer in sent]
@@ -146,7 +146,7 @@ def test_logs_that_come_while_their_jobs_are_purged_are_answered_and_leave_nothi
     codes = {code for part in at_once(go, range(4)) for code in part}
     assert codes <= {202, 404}
     with database() as session:
-        upkeep.delete_finished(session, ids)
+        upkeep.delete_finished(session, ids, NOW)
     with database() as session:
         assert not logs.purge(session, logs.Homes(), NOW + timedelta(days=1))
         assert session.scalar(select(func.count()).select_from(LogChunk)) == 0
@@ -189,7 +189,7 @@ def test_two_schedulers_that_take_care_at_once_do_not_stand_in_each_others_way(d
                 expired = workers.expire_silent(session, 30.0, NOW)
                 returned = upkeep.return_expired_offers(session, None, NOW)
                 old = upkeep.outdated(session, None, NOW, NOW)
-                upkeep.delete_finished(session, old)
+                upkeep.delete_finished(session, old, NOW)
                 return len(expired), returned, len(old)
         except DatabaseFailure as failure:
             # InnoDB may end one of them as deadlocked over an index; its scheduler tries again in its next loop.

@@ -154,7 +154,7 @@ def test_without_times_each_line_of_a_resumed_task_is_there_once_too(site):
     assert site.lines() == ["before", "unfinished", "after"]
 
 
-@pytest.mark.parametrize("state", ["deferred", "up_for_reschedule", "queued", "up_for_retry", None])
+@pytest.mark.parametrize("state", ["deferred", "up_for_reschedule", "queued"])
 @pytest.mark.parametrize("here", [True, False])
 def test_a_task_between_two_runs_has_its_log_once(site, state, here):
     site.run(b"one\ntwo\n", state=state, here=here)
@@ -162,6 +162,21 @@ def test_a_task_between_two_runs_has_its_log_once(site, state, here):
     if here:
         site.file.write_text("one\n")
         assert site.lines() == ["one", "two"], "another server had the rest"
+
+
+@pytest.mark.parametrize("state", ["up_for_retry", None])
+@pytest.mark.parametrize("here", [True, False])
+def test_a_task_that_is_to_be_retried_or_was_cleared_has_the_log_of_its_try(site, state, here):
+    site.run(b"one\ntwo\n", state="running", here=here)
+    with site.database() as session:
+        # As Airflow does it: a new id, and the number of the try rises when the task is scheduled.
+        ti = site._instance(session)
+        ti.prepare_db_for_next_try(session)
+        ti.state = state
+        session.flush()
+        assert str(ti.id) != site.id
+        site.id = str(ti.id)
+    assert site.lines() == ["one", "two"]
 
 
 def test_a_finished_tasks_log_is_read_from_the_file_where_there_is_one_and_else_from_the_store(site):

@@ -122,13 +122,14 @@ class Shipping:
         loop = asyncio.get_running_loop()
         while self._followed:
             try:
-                grown, more = await loop.run_in_executor(self._eyes, _look_at, list(self._followed))
+                for file in await loop.run_in_executor(self._eyes, _grown, list(self._followed)):
+                    if (tell := self._followed.get(file)) is not None:
+                        tell()
+                # Then: what is to be sent does not wait for the checksums of others.
+                more = await loop.run_in_executor(self._eyes, _hash, list(self._followed))
             except Exception:
                 log.exception("a defect while looking at logs")
-                grown, more = [], False
-            for file in grown:
-                if (tell := self._followed.get(file)) is not None:
-                    tell()
+                more = False
             if not more:
                 await asyncio.sleep(min(LOOK, self.pace().log_interval))
 
@@ -142,12 +143,11 @@ def _cut(file: LogFile, start: int, most: int) -> Piece | None:
     return Piece(start, len(data), data, packed=False)
 
 
-def _look_at(files: list[LogFile]) -> tuple[list[LogFile], bool]:
-    """Return the files that have grown, and whether there is more to take into their checksums."""
-    grown, more = [], False
-    for file in files:
-        before = file.end
-        if file.look() > before:
-            grown.append(file)
-        more |= file.hash(HASHED_AT_ONCE)
-    return grown, more
+def _grown(files: list[LogFile]) -> list[LogFile]:
+    """Return the files that have grown."""
+    return [file for file in files if file.end < file.look()]
+
+
+def _hash(files: list[LogFile]) -> bool:
+    """Return whether there is more to take into the files' checksums."""
+    return sum(file.hash(HASHED_AT_ONCE) for file in files) > 0
