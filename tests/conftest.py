@@ -27,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "acceptance: a real Airflow with real processes; takes minutes")
 
 
+# First: xdist looks for the groups in its own.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together what shares a long set-up, where tests run in several processes."""
     for item in items:
