@@ -1,4 +1,4 @@
-"""PromQL from the metrics of names.py: what panels and rules are made of, and how OTLP metrics are called in Prometheus.
+"""PromQL from the metrics of names.py: what panels and rules are made of, and the names of OTLP metrics in Prometheus.
 
 Metrics of the fleet come from the database, and every replica says the same: ``latest`` and ``total``. Counters and
 histograms are those of one process: ``rate``, ``increase`` and ``quantile``. A label that the metric does not have is a
@@ -105,7 +105,7 @@ def stale(intervals: float, **where: str) -> str:
 
 
 def in_state(*states: str, **where: str) -> str:
-    """Return 1 for each worker that is in one of these of names.STATE_CODES, by worker and team; none for the others."""
+    """Return 1 for each worker in one of these states, by worker and team; nothing for the others."""
     if unknown := set(states) - set(names.STATE_CODES):
         raise ValueError(f"no such state: {', '.join(sorted(unknown))}")
     return f"{latest(names.WORKER_STATES, 'worker', 'team', **where, state='=~' + '|'.join(states))} == 1"
