@@ -62,6 +62,9 @@ REQUEST_SECONDS = _histogram(names.REQUEST_SECONDS)
 def assigned(queue: str, carrier: Carrier, queued_at: datetime, now: datetime) -> None:
     """Count a job that is offered to a worker."""
     JOBS_ASSIGNED.labels(queue).inc()
+    for outcome in (JobState.SUCCESS, JobState.FAILED):
+        # From 0 on, so that the first failures of a queue are an increase.
+        JOBS_FINISHED.labels(queue, outcome.value)
     waited = max(0.0, (now - queued_at).total_seconds())
     JOB_QUEUE_SECONDS.labels(queue).observe(waited, exemplar(carrier))
 
