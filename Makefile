@@ -20,11 +20,12 @@ test: check ## Check the code and run the tests (ARGS goes to pytest, such as AR
 bench: $(READY) ## Measure against edge3 in one run: a table, .bench/result.json and a picture (ARGS=--help for its options)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-check: $(READY) ## Check style, types and generated docs only
+check: $(READY) ## Check style, types and what is generated only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/catalogue.py --check
+	$(BIN)/python -m dashboards.build --check
 
 constraints: $(READY) ## Write the versions installed now to constraints.txt
 	@$(BIN)/python -m pip freeze --exclude-editable | LC_ALL=C grep -E '^[A-Za-z0-9_.-]+==[^ ]+$$' | LC_ALL=C sort -f > constraints.new

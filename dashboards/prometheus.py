@@ -118,6 +118,12 @@ def state_from(at_least: int, below: float = math.inf, **where: str) -> str:
     return code if below == math.inf else f"{code} < {below:g}"
 
 
+def scraped() -> str:
+    """Return 1 for each target that Prometheus reads the fleet's metrics from, 0 while it cannot: ``up`` of the scrape
+    jobs that told them within a day, whatever they are called."""
+    return f"up and on (job) last_over_time({series(names.SNAPSHOT_AGE, window='1d')})"
+
+
 def _by(function: str, metric: names.Metric, by: tuple[str, ...], inner: str) -> str:
     _check(metric, by)
     return f"{function} by ({', '.join(by)}) ({inner})" if by else f"{function}({inner})"
