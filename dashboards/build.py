@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dashboards import fleet
+from dashboards import fleet, rules
 
 OUT = Path(__file__).with_name("out")
 
 FILES: dict[str, Callable[[], str]] = {
     "fleet.json": fleet.text,
+    rules.FILE: rules.text,
 }
 """Each file with the function that returns its text."""
 
