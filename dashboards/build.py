@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dashboards import fleet, rules
+from dashboards import fleet, jobs, rules, transport, worker
 
 OUT = Path(__file__).with_name("out")
 
 FILES: dict[str, Callable[[], str]] = {
     "fleet.json": fleet.text,
+    "jobs.json": jobs.text,
+    "worker.json": worker.text,
+    "transport.json": transport.text,
     rules.FILE: rules.text,
 }
 """Each file with the function that returns its text."""

@@ -99,7 +99,7 @@ def heartbeats() -> timeseries.Panel:
         "Age of the last heartbeat, in intervals that the worker was told: up to 1 is well. Workers that are gone are"
         f" left out; from {problems.SILENT:g} on, one that takes jobs is called gone."
     )
-    age = f"{problems.silence()} and on (worker, team) ({state_from(0, 30)})"
+    age = f"{problems.silence(**TEAM, **WORKER)} and on (worker, team) ({state_from(0, 30)})"
     panel = graph("Heartbeat age in intervals", about, "none", query(age, "{{worker}}"))
     panel = panel.thresholds(limits((None, "green"), (problems.SILENT, "red"))).thresholds_style(line())
     return panel.data_links([links.data_link("Worker", links.SERIES_TO_WORKER)])

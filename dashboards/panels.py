@@ -108,7 +108,7 @@ def traces(title: str, about: str, traceql: str, *, width: int = 24) -> table.Pa
     """Return a table of the latest traces that have such a span; each leads to the trace."""
     found = tempo.Dataquery().query(traceql).query_type("traceql").limit(20).datasource(TEMPO).ref_id("A")
     found = found.table_type(tempo_models.SearchTableType.TRACES)
-    return _placed(table.Panel(), title, about, width, 8).datasource(TEMPO).with_target(found)
+    return _placed(table.Panel(), title, about, width, 8).datasource(TEMPO).with_target(found).unit("none")
 
 
 def limits(*steps: tuple[float | None, str]) -> dashboard.ThresholdsConfig:

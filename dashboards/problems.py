@@ -7,7 +7,7 @@ from dashboards.alert import duration
 from dashboards.panels import column, grid, rows
 from dashboards.prometheus import heartbeat_age, in_state, increase, latest, scraped, series, stale, state_from
 from dashboards.sdk import models, table
-from dashboards.variables import TEAM, WORKER
+from dashboards.variables import TEAM
 from edge_otel.telemetry import names
 
 SILENT = thresholds.HEARTBEAT_STALE.value
@@ -26,9 +26,9 @@ def gone() -> str:
     return f"{in_state('unknown', **TEAM)} or ({silent})"
 
 
-def deserted() -> str:
+def deserted(**where: str) -> str:
     """Return the queues that have waiting jobs, and no worker that takes them."""
-    waiting = latest(names.JOBS, "queue", "team", **TEAM, state="=queued")
+    waiting = latest(names.JOBS, "queue", "team", **TEAM, **where, state="=queued")
     workers = latest(names.QUEUE_WORKERS, "queue", "team", **TEAM)
     return f"{waiting} > 0 and on (queue, team) {workers} == 0"
 
@@ -81,7 +81,7 @@ PROBLEMS = (
 def panel(width: int, height: int) -> table.Panel:
     """Return the table."""
     about = (
-        "One sentence for each thing that is wrong now; click it for the dashboard that shows it. Looked for are workers"
+        "One sentence for each thing that is wrong now; click it for the dashboard that shows it. Looked for: workers"
         " that are gone though nobody asked them to go, queues whose jobs no worker takes, queues whose jobs fail, API"
         " servers that Prometheus cannot read, and metrics that are absent or old."
     )
@@ -94,7 +94,7 @@ def panel(width: int, height: int) -> table.Panel:
     return column(made, "what", color=red, cellOptions=cell, links=look)
 
 
-def silence() -> str:
+def silence(**where: str) -> str:
     """Return the age of each worker's last heartbeat in intervals that it was told: about 1 is well."""
-    told_interval = latest(names.WORKER_HEARTBEAT_INTERVAL, "worker", "team", **TEAM, **WORKER)
-    return f"{heartbeat_age(**TEAM, **WORKER)} / {told_interval}"
+    told_interval = latest(names.WORKER_HEARTBEAT_INTERVAL, "worker", "team", **where)
+    return f"{heartbeat_age(**where)} / {told_interval}"

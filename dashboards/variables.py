@@ -10,7 +10,9 @@ ALL = models.VariableOption(selected=True, text=["All"], value=["$__all"])
 TEAM = {"team": "=~$team"}
 QUEUE = {"queue": "=~$queue"}
 WORKER = {"worker": "=~$worker"}
-OTLP_WORKER = {prometheus.label(names.WORKER_NAME): "=~$worker"}
+ONE = {"worker": "=$worker"}
+"""Where there is one only: as that is no list, Grafana does not escape it for a regular expression."""
+OTLP_WORKER = {prometheus.label(names.WORKER_NAME): "=$worker"}
 """The same of a metric that the worker sent by OTLP."""
 
 
