@@ -42,8 +42,8 @@ def alerts() -> table.Panel:
     since = f"1000 * max by (alertname, severity, worker, queue) (ALERTS_FOR_STATE and ignoring (alertstate) {ALERTS})"
     panel = grid("Firing alerts", about, rows(since), width=10, height=8).no_value("No alert fires.")
     panel = column(panel, "Value", "since", unit="dateTimeFromNow")
-    panel = column(panel, "worker", links=[links.data_link("Worker", links.TO_WORKER).build()])
-    return column(panel, "queue", links=[links.data_link("Queue", links.TO_QUEUE).build()])
+    panel = column(panel, "worker", links=[links.cell_link("Worker", links.TO_WORKER)])
+    return column(panel, "queue", links=[links.cell_link("Queue", links.TO_QUEUE)])
 
 
 def every_state() -> str:
@@ -139,7 +139,7 @@ def workers() -> table.Panel:
         rows(latest(names.WORKER_INFO, "worker", "version", "os", **WORKER)),
         height=11,
     )
-    panel = column(panel, "worker", links=[links.data_link("Worker", links.TO_WORKER).build()])
+    panel = column(panel, "worker", links=[links.cell_link("Worker", links.TO_WORKER)])
     panel = column(panel, "Value #A", "state", mappings=[mappings()], cellOptions={"type": "color-text"})
     panel = column(panel, "Value #B", "last heard", unit="s")
     panel = column(panel, "Value #C", "slots used")
@@ -168,7 +168,7 @@ def maintenance() -> table.Panel:
         width=8,
         height=8,
     )
-    panel = column(panel, "worker", links=[links.data_link("Worker", links.TO_WORKER).build()])
+    panel = column(panel, "worker", links=[links.cell_link("Worker", links.TO_WORKER)])
     return column(panel, "Value", hidden=True).no_value("No worker is in maintenance.")
 
 

@@ -72,7 +72,7 @@ def queues() -> table.Panel:
         *(rows(latest(metric, "queue", "team", **TEAM, **QUEUE)) for metric in fleet),
         height=7,
     )
-    panel = column(panel, "queue", links=[links.data_link("This queue", links.TO_QUEUE).build()])
+    panel = column(panel, "queue", links=[links.cell_link("This queue", links.TO_QUEUE)])
     panel = column(panel, "Value #A", "waiting")
     panel = column(panel, "Value #B", "oldest", unit="s")
     panel = column(panel, "Value #C", "workers")

@@ -20,8 +20,13 @@ def to(uid: str, **variables: str) -> str:
 
 
 def data_link(title: str, url: str) -> dashboard.DashboardLink:
-    """Return a link on the values of a panel."""
+    """Return a link on the series of a graph."""
     return dashboard.DashboardLink(title).url(url)
+
+
+def cell_link(title: str, url: str) -> dict[str, str]:
+    """Return a link on the cells of a column."""
+    return {"title": title, "url": url}
 
 
 TO_WORKER = to(WORKER, worker="${__data.fields.worker:percentencode}")
@@ -35,4 +40,5 @@ SERIES_TO_QUEUE = to(JOBS, queue="${__field.labels.queue:percentencode}")
 def menu() -> dashboard.DashboardLink:
     """Return the links to the other dashboards at the top of each: time range and variables are kept."""
     link = dashboard.DashboardLink("edge-otel").type(models.DashboardLinkType.DASHBOARDS).tags([TAG])
-    return link.include_vars(True).keep_time(True)
+    # The SDK's default is to hide links in a menu.
+    return link.include_vars(True).keep_time(True).placement("")

@@ -90,7 +90,7 @@ def panel(width: int, height: int) -> table.Panel:
     made = made.override_by_regexp("/^(?!what$)/", [models.DynamicConfigValue("custom.hidden", True)])
     red = {"mode": "fixed", "fixedColor": "red"}
     cell = {"type": "color-text", "wrapText": True}
-    look = [links.data_link("Look there", _OPEN).build()]
+    look = [links.cell_link("Look there", _OPEN)]
     return column(made, "what", color=red, cellOptions=cell, links=look)
 
 

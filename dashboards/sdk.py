@@ -27,6 +27,7 @@ with warnings.catch_warnings():
     from grafana_foundation_sdk.models import dashboard as models
     from grafana_foundation_sdk.models import prometheus as prometheus_models
     from grafana_foundation_sdk.models import tempo as tempo_models
+    from grafana_foundation_sdk.models import units
 
 __all__ = [
     "Builder",
@@ -45,4 +46,5 @@ __all__ = [
     "tempo",
     "tempo_models",
     "timeseries",
+    "units",
 ]
