@@ -101,6 +101,13 @@ def test_variables_are_used_and_what_is_used_is_a_variable(board):
     assert all(variable["allValue"] == ".*" for variable in choices(board, "query") if variable["name"] in TEAM)
 
 
+def test_all_that_is_used_of_the_product_are_its_names():
+    used = set()
+    for file in build.OUT.parent.glob("*.py"):
+        used |= set(re.findall(r"^\s*(?:from|import) (edge_\w+[^#\n]*)", file.read_text(), re.MULTILINE))
+    assert used == {"edge_otel.telemetry import names"}
+
+
 def test_uids_never_change():
     assert {name: board["uid"] for name, board in BOARDS.items()} == {
         "fleet": "edge-fleet",
