@@ -66,15 +66,27 @@ def coloured(panel: Coloured) -> Coloured:
 
 def glance() -> list[stat.Panel]:
     """Return the numbers beside it."""
-    share = f"{total(names.WORKER_SLOTS_USED, **TEAM, **WORKER)} / {total(names.WORKER_SLOTS, **TEAM, **WORKER)}"
+    share = f"{total(names.WORKER_SLOTS_USED, **TEAM, **WORKER)} / ({open_slots()} > 0)"
     connected = total(names.WORKER_CONNECTED, **TEAM, **WORKER)
     return [
-        number("Slots in use", "Share of all workers' slots that jobs hold.", "percentunit", now(share), width=3),
+        number(
+            "Slots in use",
+            "Slots that jobs hold, as a share of those of the workers that take jobs.",
+            "percentunit",
+            now(share),
+            width=3,
+        ),
         number(
             "Channels", "Workers that are there and talk over a channel; others poll.", MANY, now(connected), width=3
         ),
         number("Oldest heartbeat", "Of the workers that are not gone.", "s", now(f"max({present_age()})"), width=6),
     ]
+
+
+def open_slots() -> str:
+    """Return the slots of the workers that take jobs."""
+    every = latest(names.WORKER_SLOTS, "worker", "team", **TEAM, **WORKER)
+    return f"sum({every} and on (worker, team) ({state_from(0, 10)}))"
 
 
 def present_age() -> str:
@@ -108,16 +120,14 @@ def heartbeats() -> timeseries.Panel:
 def slots() -> timeseries.Panel:
     """Return the slots there are and those in use."""
     about = "Slots of the workers that take jobs, and slots that assigned and running jobs hold."
-    every = latest(names.WORKER_SLOTS, "worker", "team", **TEAM, **WORKER)
-    takes = f"sum({every} and on (worker, team) ({state_from(0, 10)}))"
     used = total(names.WORKER_SLOTS_USED, **TEAM, **WORKER)
-    return graph("Slots", about, MANY, query(used, "used"), query(takes, "there"))
+    return graph("Slots", about, MANY, query(used, "used"), query(open_slots(), "there"))
 
 
 def count() -> timeseries.Panel:
     """Return the workers by state over time."""
     about = "Workers in each state."
-    panel = graph("Workers by state", about, MANY, query(every_state(), "{{state}}"), stacked=True)
+    panel = graph("Workers by state over time", about, MANY, query(every_state(), "{{state}}"), stacked=True)
     return coloured(panel)
 
 

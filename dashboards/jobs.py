@@ -42,18 +42,15 @@ def glance() -> list[stat.Panel]:
     lost = total(names.JOBS, **TEAM, **QUEUE, state="=lost")
     ended = increase(names.JOBS_FINISHED, window=RANGE, **QUEUE)
     failed = increase(names.JOBS_FINISHED, window=RANGE, **QUEUE, outcome="!=success")
+    ratio = f"{failed} / ({ended} > 0)"
     oldest_age = f"max({latest(names.QUEUE_OLDEST, 'queue', **TEAM, **QUEUE)})"
     warned = limits((None, "green"), (1, "red"))
     return [
         number("Waiting", "Jobs that are queued.", MANY, now(waiting)),
         number("Held", "Jobs that workers were offered or run.", MANY, now(running)),
         number("Oldest waiting job", "How long the oldest queued job has waited.", "s", now(oldest_age)),
-        number("Queues without workers", "Jobs wait, and no worker takes them.", MANY, now(deserted)).thresholds(
-            warned
-        ),
-        number(
-            "Failed", "Share of the jobs that ended in the time range.", "percentunit", now(f"{failed} / ({ended} > 0)")
-        ),
+        number("Queues without workers", "Jobs wait, no worker takes them.", MANY, now(deserted)).thresholds(warned),
+        number("Failed", "Share of the jobs that ended in the time range.", "percentunit", now(ratio)),
         number("Lost", "Jobs in the table whose worker is gone.", MANY, now(lost)).thresholds(warned),
     ]
 
