@@ -21,6 +21,7 @@ HEARD = series(names.WORKER_LAST_HEARTBEAT, **WORKER)
 WAITING = series(names.JOBS, **QUEUE, state="=queued")
 TAKERS = series(names.QUEUE_WORKERS, **QUEUE)
 FAILED = series(names.JOBS_FINISHED, queue="=q", outcome="=failed")
+SUCCEEDED = series(names.JOBS_FINISHED, queue="=q", outcome="=success")
 AGE = series(names.SNAPSHOT_AGE, **SCRAPE)
 UP = 'up{job="e",instance="api"}'
 SOUND = {
@@ -30,7 +31,7 @@ SOUND = {
     series(names.WORKER_HEARTBEAT_INTERVAL, **WORKER): "30x10",
     WAITING: "3x10",
     TAKERS: "1x10",
-    series(names.JOBS_FINISHED, queue="=q", outcome="=success"): "0+10x10",
+    SUCCEEDED: "0+10x10",
     FAILED: "0x10",
     AGE: "2x10",
     UP: "1x10",
@@ -47,7 +48,8 @@ FAULTS = {
     "no workers": ({TAKERS: "0x10"}, "Jobs wait in queue q, and no worker takes them.", links.JOBS),
     "no workers and no jobs": ({TAKERS: "0x10", WAITING: "0x10"}, None, ""),
     "failures": ({FAILED: "0+20x10"}, "More than 50% of the jobs of queue q fail.", links.JOBS),
-    "few failures": ({FAILED: "0+5x10"}, None, ""),
+    "fewer failures than successes": ({FAILED: "0+5x10"}, None, ""),
+    "one job, which failed": ({FAILED: "0x5 1x5", SUCCEEDED: "0x10"}, None, ""),
     "server away": ({UP: "1x6 0x3", AGE: "2x8"}, "Prometheus cannot read the Edge API at api.", links.TRANSPORT),
     "no metrics": ({AGE: "_x10"}, ABSENT, links.TRANSPORT),
     "old metrics": (
