@@ -14,6 +14,7 @@ from demo.cluster import Cluster
 from demo.edge import EdgeWorker, create_token
 from demo.otlp import Rotel, Store, why_rotel_cannot_run
 from demo.postgres import Postgres
+from demo.prometheus import Alertmanager, Prometheus, why_prometheus_cannot_run, wrong
 from demo.spans import broken_chains, of_run, tree
 from demo.telemetry import Record, latest, lines
 from demo.wait import NotSeen
@@ -95,6 +96,20 @@ class Story:
         registered = f"{WORKER} to register"
         self.cluster.wait(lambda: worker.status().get("registered"), registered, 60, waiting(registered), blame=WORKER)
         say(f"{WORKER} is registered.")
+        self._prometheus = self._start_prometheus()
+
+    def _start_prometheus(self) -> Prometheus | None:
+        reason = why_prometheus_cannot_run()
+        if reason is not None:
+            self._steps.say(f"No alerts: {reason}.")
+            return None
+        folder, logs = self._wishes.folder, self.cluster.logs
+        alertmanager = Alertmanager(folder, logs)
+        self._owned.callback(alertmanager.stop)
+        prometheus = Prometheus(folder, logs, edge=f"127.0.0.1:{self.cluster.port}", alertmanager=alertmanager.address)
+        self._owned.callback(prometheus.stop)
+        self._steps.say(f"Prometheus with the rules is on {prometheus.url}, Alertmanager on {alertmanager.url}.")
+        return prometheus
 
     def _start_receiver(self) -> tuple[str, Store]:
         store = Store()
@@ -143,6 +158,7 @@ class Story:
             *self._metrics(),
             *self._daemon_log(),
             *self._scrape(),
+            *self._rules(),
         ]
 
     def _progress(self) -> Callable[[], bool]:
@@ -198,6 +214,10 @@ class Story:
         return [
             f"the scrape has no {name}" for name in expected.SCRAPED if not any(s.startswith(name) for s in scraped)
         ]
+
+    def _rules(self) -> list[str]:
+        prometheus = self._prometheus
+        return [] if prometheus is None else self._patiently(lambda: list(wrong(prometheus)), "Prometheus to scrape")
 
     def _patiently(self, look: Callable[[], list[str]], what: str) -> list[str]:
         """Return what is wrong, after some time in which it may become right."""

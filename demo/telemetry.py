@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -23,6 +25,10 @@ class Point:
     value: float
     """Of a histogram: the number of its observations."""
     time: int
+    total: float = 0.0
+    """Of a histogram: the sum of its observations."""
+    buckets: dict[float, int] = field(default_factory=dict)
+    """Of a histogram: how many observations were up to each bound; the last is infinity."""
     attributes: dict[str, str] = field(default_factory=dict)
     resource: dict[str, str] = field(default_factory=dict)
 
@@ -56,11 +62,19 @@ def decode_metrics(body: bytes) -> list[Point]:
                             kind=_kind(metric),
                             value=_value(point),
                             time=point.time_unix_nano,
+                            total=getattr(point, "sum", 0.0),
+                            buckets=_buckets(point),
                             attributes=texts(point.attributes),
                             resource=about,
                         )
                     )
     return found
+
+
+def _buckets(point: Any) -> dict[float, int]:
+    if not hasattr(point, "bucket_counts"):
+        return {}
+    return dict(zip([*point.explicit_bounds, math.inf], accumulate(point.bucket_counts), strict=True))
 
 
 def _kind(metric: Any) -> str:

@@ -13,6 +13,7 @@ import psutil
 
 from demo.environment import bare
 from demo.process import Process, free_port
+from demo.prometheus import why_prometheus_cannot_run
 from demo.wait import wait_for
 
 
@@ -35,6 +36,8 @@ def test_once_ends_by_itself_and_leaves_nothing(tmp_path: Path) -> None:
     output = (tmp_path / "output").read_text()
     assert code == 0, output
     assert "All of it was right" in output
+    if why_prometheus_cannot_run() is None:
+        assert "Prometheus with the rules is on http://127.0.0.1:" in output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output"]
 
 
