@@ -87,11 +87,11 @@ def _going_wrong(scale: float) -> list[Alert]:
             failing,
             f"{recorded.FAILURES} > {failing.value:g}\nand on (queue) ({failed} > {failing.least:g})",
             f"more than {failing.value:.0%} of the jobs that ended within {duration(failing.window)} failed, and more"
-            f" than {failing.least:g} of them",
+            f" than {failing.least:g} of them; a failure of a task's own code is none",
             "Jobs of queue {{ $labels.queue }} fail",
             "{{ $value | humanizePercentage }} of the jobs of queue {{ $labels.queue }} that ended within "
             + duration(failing.window)
-            + " failed.",
+            + " failed: their processes were killed, or did not start.",
             _QUEUE,
         ),
         Alert(

@@ -52,7 +52,8 @@ QUEUE_WAIT_HIGH = Limit(5 * MINUTE, value=15 * MINUTE)
 QUEUE_SATURATED = Limit(15 * MINUTE, value=0.95)
 JOB_STUCK_IN_ASSIGNMENT = Limit(5 * MINUTE, value=10, window=5 * MINUTE)
 """An offer is accepted within a second or so, and returns to the queue after 30."""
-FAILURE_RATIO_HIGH = Limit(5 * MINUTE, value=0.5, window=15 * MINUTE, least=5)
+FAILURE_RATIO_HIGH = Limit(5 * MINUTE, value=0.2, window=15 * MINUTE, least=5)
+"""Of jobs, not of tasks: a job whose task's own code failed has done its work, and Airflow tells of it."""
 JOBS_LOST = Limit(1 * MINUTE, window=30 * MINUTE)
 
 API_ERRORS = Limit(5 * MINUTE, value=0.05, window=5 * MINUTE, least=5)

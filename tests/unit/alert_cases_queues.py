@@ -121,7 +121,7 @@ CASES = [
             ended("failed", lambda at: at // 600),
             ended("success", 0),
             ended("failed", lambda at: at % 1200 / 20, **OTHER),
-            ended("success", lambda at: at % 1200 / 10, **OTHER),
+            ended("success", lambda at: at % 1200 / 2, **OTHER),
         ],
         {t * MINUTE: [] for t in (15, 22, 40)},
     ),

@@ -132,6 +132,17 @@ def watched():
     unsupervised()
 
 
+@dag(schedule=None, catchup=False)
+def bursting():
+    """Twenty tasks whose processes are all killed: one that merely fails is a job well done."""
+
+    @task
+    def killed(number: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    killed.expand(number=list(range(20)))
+
+
 class Deferring(BaseOperator):
     """Works in two parts, and lets a trigger wait in between."""
 
@@ -177,3 +188,4 @@ elsewhere()
 deferring()
 late()
 watched()
+bursting()
