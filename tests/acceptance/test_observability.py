@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -112,6 +113,7 @@ def test_every_query_of_every_panel_and_rule_returns_data(rig: Rig, server: Prom
             rig.wait(lambda: not empty(*without), "every query to return data", 30)
 
     wait_for_all(*FAULTS.values())
+    assert traces_of(server, names.JOB_RUN_SECONDS) & {span.trace_id for span in rig.spans.spans()}
     rig.release(held)
     assert rig.finish("gated", held) == "success"
     with rig.running("last", queues="other"):
@@ -143,6 +145,13 @@ def test_the_example_of_a_new_site_leaves_a_token_with_which_a_worker_registers(
     worker = EdgeWorker(rig.cluster, "site-1", token=token)
     worker.start()
     rig.wait_worker("site-1", "idle")
+
+
+def traces_of(server: Prometheus, metric: names.Metric) -> set[str]:
+    """Return the traces to which the exemplars of a histogram lead, under the label that Grafana is told."""
+    asked = {"query": f"{metric.name}_bucket", "start": time.time() - 600, "end": time.time()}
+    answer = requests.get(f"{server.url}/api/v1/query_exemplars", params=asked, timeout=30).json()
+    return {exemplar["labels"]["trace_id"] for series in answer["data"] for exemplar in series["exemplars"]}
 
 
 def fault(query: Query) -> str:

@@ -161,6 +161,13 @@ def test_data_sources_lead_to_data_sources_that_there_are() -> None:
     assert exemplar.get(destination["name"]) == "a" * 32, "exemplars have the label that is looked for"
 
 
+def test_dashboards_find_a_data_source_of_each_kind_that_they_ask() -> None:
+    boards = "".join(path.read_text() for path in (ROOT / "dashboards" / "out").glob("*.json"))
+    asked = set(re.findall(r'"type": "([a-z]+)",\s*"uid": "\$\{\w+_datasource\}"', boards))
+    assert asked == {"prometheus", "loki", "tempo"}
+    assert asked <= {source["type"] for source in DATASOURCES}
+
+
 def test_a_trace_leads_to_the_log_of_the_services_that_have_one() -> None:
     query = next(s for s in DATASOURCES if s["uid"] == "tempo")["jsonData"]["tracesToLogsV2"]["query"]
     selector = re.match(r'\{(\w+)=~"([^"]+)"\}', query)
