@@ -116,7 +116,8 @@ def test_every_query_of_every_panel_and_rule_returns_data(rig: Rig, server: Prom
     assert traces_of(server, names.JOB_RUN_SECONDS) & {span.trace_id for span in rig.spans.spans()}
     rig.release(held)
     assert rig.finish("gated", held) == "success"
-    with rig.running("last", queues="other"):
+    # Back in order, so that nobody else's alerts are about it.
+    with rig.running("dead", queues="other"):
         assert rig.finish("elsewhere", waiting) == "success"
     rig.cluster.end("api-server")
     wait_for_all(*(why for why in FAULTS.values() if why != AWAY))
