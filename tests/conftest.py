@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from edge3_environment import edge3_interpreter
 from mariadb_server import MariaDB, find_mariadbd
 from tools import missing
+from xdist.scheduler import LoadScopeScheduling
 
 from demo.postgres import Postgres
+
+OWN_SITE = {"test_demo.py", "test_log_fidelity.py", "test_log_replicas.py"}
+"""Acceptance tests that start a site of their own."""
 
 # Now, before anything imports Airflow: it reads these once, and keeps files there.
 _airflow_home = tempfile.TemporaryDirectory(prefix="edge-airflow-")
@@ -27,14 +33,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "acceptance: a real Airflow with real processes; takes minutes")
 
 
-# First: xdist looks for the groups in its own.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares a long set-up, where tests run in several processes."""
-    for item in items:
-        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        shared = "rig" if "rig" in getattr(item, "fixturenames", ()) else parameters.get("database_url", item.path.name)
-        item.add_marker(pytest.mark.xdist_group(shared))
+class Together(LoadScopeScheduling):
+    """Where tests run in several processes, keeps those in one that share a long set-up: the acceptance tests' site, a
+    database, or else their file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, test = nodeid.partition("::")
+        if "/acceptance/" in path and Path(path).name not in OWN_SITE:
+            return "site"
+        database = re.search(r"[\[-](sqlite|postgresql|mysql)[\]-]", test)
+        return database[1] if database else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
