@@ -13,6 +13,7 @@ _TRANSPORT = f"/d/{links.TRANSPORT}"
 def alerts(scale: float) -> list[Alert]:
     """Return them for rules that are ``scale`` times as slow."""
     errors, slow, refused = thresholds.API_ERRORS, thresholds.API_SLOW, thresholds.TELEMETRY_NOT_FORWARDED
+    down = thresholds.API_INSTANCE_DOWN
     absent, old = thresholds.FLEET_METRICS_ABSENT, thresholds.FLEET_SNAPSHOT_STALE
     count = prometheus.increase(
         names.REQUEST_SECONDS, "route", part="_count", window=window(errors, scale), status="=~5.."
@@ -50,6 +51,16 @@ def alerts(scale: float) -> list[Alert]:
             "{{ $labels.signal }} of workers do not reach the collector: {{ $labels.reason }}",
             "{{ $value | humanize }} payloads a second with {{ $labels.signal }} of workers are not passed on, because:"
             " {{ $labels.reason }}. Workers keep what the collector could not take, until their spool is full.",
+            _TRANSPORT,
+        ),
+        Alert(
+            "EdgeApiInstanceDown",
+            WARNING,
+            down,
+            f"({prometheus.scraped()}) == 0",
+            "Prometheus cannot scrape one Edge API that it is to scrape",
+            "The Edge API at {{ $labels.instance }} does not answer",
+            "{{ $labels.instance }} is not scraped. Workers go to the other API servers, if there are any.",
             _TRANSPORT,
         ),
         Alert(

@@ -94,8 +94,10 @@ def quantile(share: float, metric: names.Metric, *by: str, window: str = RATE, *
 
 
 def heartbeat_age(**where: str) -> str:
-    """Return for how many seconds each worker has not been heard, by worker and team."""
-    return f"(time() - {latest(names.WORKER_LAST_HEARTBEAT, 'worker', 'team', **where)})"
+    """Return for how many seconds each worker had not been heard at the last scrape, by worker and team: what has
+    passed since is no silence of the worker's."""
+    heard = series(names.WORKER_LAST_HEARTBEAT, **where)
+    return _by("min", names.WORKER_LAST_HEARTBEAT, ("worker", "team"), f"timestamp({heard}) - {heard}")
 
 
 def stale(intervals: float, **where: str) -> str:

@@ -23,6 +23,9 @@ def _waiting(scale: float) -> list[Alert]:
     without = f"{prometheus.latest(names.QUEUE_WORKERS, *_BY)} == 0"
     offered = prometheus.series(names.JOBS, window=window(stuck, scale), state="=assigned")
     mean = f"sum by (queue) (max by (queue, team) (avg_over_time({offered})))"
+    # A scrape that happens to see each of a few jobs for its moment is none.
+    lately = prometheus.series(names.JOBS, window=duration(max(60 * scale, 5.0)), state="=assigned")
+    always = f"max by (queue) (min_over_time({lately}))"
     offers = prometheus.rate(names.JOBS_ASSIGNED, "queue", window=window(stuck, scale))
     return [
         Alert(
@@ -63,7 +66,7 @@ def _waiting(scale: float) -> list[Alert]:
             WARNING,
             stuck,
             # Little's law: those on offer at a time, by those offered in a second. No offer at all is for ever.
-            f"{mean}\n/ on (queue) ({offers} or on (queue) 0 * {mean}) > {stuck.value:g}",
+            f"({mean}\n/ on (queue) ({offers} or on (queue) 0 * {mean}) > {stuck.value:g})\nand on (queue) ({always} > 0)",
             f"an offered job is accepted only after more than {stuck.value:g} s on the average of"
             f" {duration(stuck.window)}, or never",
             "Workers do not accept the jobs of queue {{ $labels.queue }}",

@@ -31,7 +31,8 @@ def _silence(scale: float) -> list[Alert]:
     answered = prometheus.increase(names.HEARTBEAT_SECONDS, by, part="_count", window=look, edge_result="=ok")
     again = prometheus.increase(names.RECONNECTS, by, window=look)
     unreachable = (
-        f"({prometheus.latest(names.DAEMON_THREADS, by)} unless on ({by}) ({answered} > 0))"
+        # Others export metrics of this name, too.
+        f"({prometheus.latest(names.DAEMON_THREADS, by, **{by: '=~.+'})} unless on ({by}) ({answered} > 0))"
         f"\nor ({again} > {cut_off.value:g})"
     )
     return [
@@ -82,7 +83,7 @@ def _parked_too_long(scale: float) -> list[Alert]:
     gap = duration(max(_BRIDGED * scale, 5.0))
     code = f"max by (worker, team) (last_over_time({prometheus.series(names.WORKER_STATE_CODE, window=gap)}))"
     info = f"last_over_time({prometheus.series(names.WORKER_INFO, window=gap)})"
-    kinds = f"count by (version, airflow_version) ({info} and on (worker) ({prometheus.state_from(0, _GONE)}))"
+    kinds = f"count by (version, airflow_version) ({info} and on (worker) ({code} < {_GONE}))"
     return [
         Alert(
             "EdgeDrainTooLong",

@@ -48,7 +48,7 @@ class Fleet:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edge-metrics")
         self.encoding = ThreadPoolExecutor(1, thread_name_prefix="edge-exposition")
         self._text = ""
-        self._read_at = time.monotonic()
+        self._read_at = self._served_at = time.monotonic()
         self._tried_at = -math.inf
 
     async def text(self) -> str:
@@ -56,10 +56,12 @@ class Fleet:
         reading: Awaitable[str] = asyncio.get_running_loop().run_in_executor(self._thread, self._fresh)
         try:
             text = await asyncio.wait_for(reading, WITHIN)
+            # Not where the answer came too late for every scrape.
+            self._served_at = self._read_at
         except TimeoutError:
             log.warning("The database does not answer: metrics of the fleet are left out.")
             text = ""
-        return text + fleet.text([fleet.age(time.monotonic() - self._read_at)])
+        return text + fleet.text([fleet.age(time.monotonic() - self._served_at)])
 
     def _fresh(self) -> str:
         if time.monotonic() - self._tried_at >= KEPT:

@@ -149,6 +149,8 @@ def test_a_database_that_does_not_answer_holds_nobody_up(start_api, database, mo
         with ThreadPoolExecutor(10) as threads:
             said = list(threads.map(lambda _: requests.get(f"{api.url}/metrics", timeout=20).text, range(20)))
         assert datetime.now(UTC) - began < timedelta(seconds=2)
+        ages = [value(requests.get(f"{api.url}/metrics", timeout=20).text, names.SNAPSHOT_AGE) for _ in range(3)]
+        assert ages == sorted(ages)
     assert all("edge_heartbeats_total" in one and "edge_worker_state" not in one for one in said)
     wait_for(lambda: 'worker="w"' in scrape(api), "the fleet to be there again")
 

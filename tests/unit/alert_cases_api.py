@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alert_case import MINUTE, Case, series, worker
+from alert_case import MINUTE, Case, Series, series, worker
 
 from edge_otel.telemetry import names
 
@@ -88,6 +88,26 @@ CASES = [
             series(names.DAEMON_THREADS, 9, edge_worker_name="w"),
         ],
         {8 * MINUTE: [], 11 * MINUTE: [], 13 * MINUTE: [{}], 21 * MINUTE: []},
+    ),
+    Case(
+        "EdgeApiInstanceDown",
+        "fires for the one of two replicas that is not scraped, whatever the scrape is called",
+        [
+            Series('up{job="e",instance="a"}', lambda at: 1),
+            Series('up{job="e",instance="b"}', lambda at: float(at < 300)),
+            *(series(names.SNAPSHOT_AGE, lambda at: 1 if at < 300 else None, job="e", instance=api) for api in "ab"),
+        ],
+        {9 * MINUTE: [], 11 * MINUTE: [{"instance": "b", "job": "e"}]},
+    ),
+    Case(
+        "EdgeApiInstanceDown",
+        "does not fire for a restart, or for what is no Edge API",
+        [
+            Series('up{job="e",instance="a"}', lambda at: float(not 300 <= at < 500)),
+            Series('up{job="other",instance="b"}', lambda at: 0),
+            series(names.SNAPSHOT_AGE, 1, job="e"),
+        ],
+        {9 * MINUTE: [], 20 * MINUTE: []},
     ),
     Case(
         "EdgeFleetMetricsAbsent",

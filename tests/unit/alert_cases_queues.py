@@ -98,6 +98,15 @@ CASES = [
     ),
     Case(
         "EdgeJobStuckInAssignment",
+        "does not fire for a job every five minutes that is always scraped in its moment on offer",
+        [
+            jobs("assigned", lambda at: float(at % 300 == 0)),
+            series(names.JOBS_ASSIGNED, lambda at: at // 300, **Q),
+        ],
+        {t * MINUTE: [] for t in (12, 18, 25, 35)},
+    ),
+    Case(
+        "EdgeJobStuckInAssignment",
         "does not fire for a busy queue that always has some on offer, nor for an idle one",
         [
             jobs("assigned", 5),

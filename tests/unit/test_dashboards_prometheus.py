@@ -47,7 +47,8 @@ def test_a_quantile_is_over_all_processes():
 
 def test_staleness_is_measured_by_what_the_worker_was_told():
     query = prometheus.stale(3)
-    assert query.startswith("(time() - max by (worker, team) (edge_worker_last_heartbeat_timestamp_seconds)) > 3 * ")
+    heard = "edge_worker_last_heartbeat_timestamp_seconds"
+    assert query.startswith(f"min by (worker, team) (timestamp({heard}) - {heard}) > 3 * ")
     assert query.endswith("max by (worker, team) (edge_worker_heartbeat_interval_seconds)")
 
 
