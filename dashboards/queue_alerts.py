@@ -66,7 +66,8 @@ def _waiting(scale: float) -> list[Alert]:
             WARNING,
             stuck,
             # Little's law: those on offer at a time, by those offered in a second. No offer at all is for ever.
-            f"({mean}\n/ on (queue) ({offers} or on (queue) 0 * {mean}) > {stuck.value:g})\nand on (queue) ({always} > 0)",
+            f"({mean}\n/ on (queue) ({offers} or on (queue) 0 * {mean}) > {stuck.value:g})\n"
+            f"and on (queue) ({always} > 0)",
             f"an offered job is accepted only after more than {stuck.value:g} s on the average of"
             f" {duration(stuck.window)}, or never",
             "Workers do not accept the jobs of queue {{ $labels.queue }}",
