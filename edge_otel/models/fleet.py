@@ -125,12 +125,12 @@ class Reclaimed(NamedTuple):
 
     claim: int
     holders: dict[str, str]
-    state: str
+    revoked: int
 
     def ended(self, claim: int) -> bool:
         """Return whether nobody wants the process of this claim. That of a task which was deferred is about to end by
         itself."""
-        return claim < self.claim and (str(claim) not in self.holders or self.state == JobState.LOST)
+        return claim <= self.revoked or (claim < self.claim and str(claim) not in self.holders)
 
 
 def reclaimed_since(session: Session, since: datetime) -> dict[str, Reclaimed]:
@@ -147,7 +147,7 @@ def not_held(session: Session, running: Collection[Running]) -> list[Running]:
     """
     rows: dict[str, Any] = {}
     for batch in batches({job.id for job in running}):
-        query = select(Job.id, Job.claim, Job.worker, Job.state, Job.holders).where(Job.id.in_(batch))
+        query = select(Job.id, Job.claim, Job.worker, Job.state, Job.holders, Job.revoked).where(Job.id.in_(batch))
         rows |= {row.id: row for row in session.execute(query)}
 
     def held(job: Running) -> bool:
@@ -155,7 +155,7 @@ def not_held(session: Session, running: Collection[Running]) -> list[Running]:
         if row is None:
             return False
         current = row.claim == job.claim and row.worker == job.worker and row.state != JobState.QUEUED
-        before = row.holders.get(str(job.claim)) == job.worker and row.state != JobState.LOST
+        before = row.holders.get(str(job.claim)) == job.worker and job.claim > row.revoked
         return bool(current or before)
 
     return [job for job in running if not held(job)]

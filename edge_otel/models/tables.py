@@ -125,6 +125,8 @@ class Job(Base):
     """Who holds the job, or held it last."""
     holders: Mapped[dict[str, Any]]
     """Worker by claim number, for earlier claims under which the task ran: their logs may still be coming."""
+    revoked: Mapped[int] = mapped_column(Integer, default=0)
+    """The last claim that was taken away from its worker: nobody wants its process, though its log may still come."""
     queued_at: Mapped[datetime]
     assigned_at: Mapped[datetime | None]
     offer_expires_at: Mapped[datetime | None]

@@ -120,7 +120,7 @@ def withdraw(session: Session, job_id: str, now: datetime) -> None:
     job = lock(session, job_id)
     if job is not None and job.state not in FINISHED:
         keep_holder(job)
-        job.state, job.claim, job.error = JobState.LOST, job.claim + 1, "Revoked."
+        job.state, job.revoked, job.claim, job.error = JobState.LOST, job.claim, job.claim + 1, "Revoked."
         job.accepted_at, job.ended_at, job.changed_at = None, now, now
         session.flush()
     _announce_holder(session, job_id)

@@ -176,7 +176,7 @@ def secrets_in(folder: Path) -> list[str]:
     found = []
     for path in folder.rglob("*"):
         # What waits for the collector goes while we look.
-        with suppress(FileNotFoundError, IsADirectoryError):
+        with suppress(OSError):
             data = path.read_bytes()
             found += [str(path) for secret in (MASKED, PASSWORD) if secret.encode() in data]
     return found

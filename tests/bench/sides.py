@@ -63,15 +63,15 @@ OURS = Side(
     "edge_otel_worker",
     "edge_otel_job",
     """INSERT INTO edge_otel_job (id, kind, dag_id, task_id, run_id, map_index, try_number, queue, slots, urgency,
-           priority, workload, carrier, holders, log_ends, log_path, state, claim, worker, queued_at, changed_at,
-           log_complete)
+           priority, workload, carrier, holders, revoked, log_ends, log_path, state, claim, worker, queued_at,
+           changed_at, log_complete)
        SELECT gen_random_uuid()::text, 'task', 'd', 't' || n, 'r', -1, 1, 'default', 1, 1, 1, %(text)s, '{}', '{}',
-           '{}', 'x', 'success', 1, 'w', now(), now() - n * %(spread)s * interval '1 second' / %(rows)s, true
+           0, '{}', 'x', 'success', 1, 'w', now(), now() - n * %(spread)s * interval '1 second' / %(rows)s, true
        FROM generate_series(1, %(rows)s) n""",
     """INSERT INTO edge_otel_job (id, kind, dag_id, task_id, run_id, map_index, try_number, queue, slots, urgency,
-           priority, workload, carrier, holders, log_ends, state, claim, queued_at, changed_at, log_complete)
+           priority, workload, carrier, holders, revoked, log_ends, state, claim, queued_at, changed_at, log_complete)
        SELECT id, 'task', 'd', 't' || n, 'r', -1, 1, 'default', 1, 1, 1,
-           replace(replace(%(text)s, '<id>', id), '<n>', n::text), '{}', '{}', '{}', 'queued', 0, now(), now(), false
+           replace(replace(%(text)s, '<id>', id), '<n>', n::text), '{}', '{}', 0, '{}', 'queued', 0, now(), now(), false
        FROM (SELECT gen_random_uuid()::text AS id, n FROM generate_series(1, %(rows)s) n) new""",
 )
 EDGE3 = Side(

@@ -120,7 +120,7 @@ def test_a_log_of_a_job_that_is_gone_is_answered_404(api, token):
 
 
 def test_bytes_that_come_after_the_end_complete_the_log(api, token, job_id, database):
-    text = b"0123456789"
+    text = b"012\n456789"
     send(api, token, job_id, 0, text[:4])
     end = {
         "task_instance_id": job_id,

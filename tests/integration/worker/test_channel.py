@@ -244,8 +244,8 @@ def test_cancelled_job_is_killed_and_forgotten(central: FakeCentral, start: Star
     central.wait_for(lambda: daemon.folders() == [])
     other = central.offer(workload("pass"))
     central.wait_for(finished(other))
-    assert job.end is None
-    assert [message["id"] for message in messages(central, "job_state")] == [other.id]
+    assert (job.end["state"], job.end["log_length"]) == ("failed", 6), "how long its log is, is told"
+    assert [message["id"] for message in messages(central, "job_state")] == [job.id, other.id]
 
 
 def test_job_that_is_cancelled_while_it_starts_does_not_stay(
@@ -259,7 +259,7 @@ def test_job_that_is_cancelled_while_it_starts_does_not_stay(
     channel.send(type="cancel", id=job.id, claim=1)
     central.wait_for(lambda: daemon.folders() == [])
     assert not mark.exists() or gone(int(mark.read_text()))
-    assert job.end is None
+    assert job.end["state"] == "failed"
 
 
 def test_replaced_daemon_ends_with_its_jobs_and_never_calls_again(

@@ -43,6 +43,7 @@ def upgrade() -> None:
         sa.Column("claim", sa.Integer(), nullable=False),
         sa.Column("worker", Name, nullable=True),
         sa.Column("holders", sa.JSON(), nullable=False),
+        sa.Column("revoked", sa.Integer(), nullable=False),
         sa.Column("queued_at", UtcDateTime(), nullable=False),
         sa.Column("assigned_at", UtcDateTime(), nullable=True),
         sa.Column("offer_expires_at", UtcDateTime(), nullable=True),
