@@ -18,6 +18,7 @@ def alerts(scale: float) -> list[Alert]:
     count = prometheus.increase(
         names.REQUEST_SECONDS, "route", part="_count", window=window(errors, scale), status="=~5.."
     )
+    many = prometheus.increase(names.REQUEST_SECONDS, "route", part="_count", window=window(slow, scale))
     rejected = prometheus.rate(names.OTLP_REJECTED, "signal", "reason", window=window(refused, scale))
     age = prometheus.series(names.SNAPSHOT_AGE)
     return [
@@ -36,8 +37,9 @@ def alerts(scale: float) -> list[Alert]:
             "EdgeApiSlow",
             WARNING,
             slow,
-            f"{recorded.API_P95} > {slow.value:g}",
-            f"5 % of the requests of a route within {duration(slow.window)} took more than {slow.value:g} s",
+            f"{recorded.API_P95} > {slow.value:g}\nand on (route) ({many} > {slow.least:g})",
+            f"5 % of the requests of a route within {duration(slow.window)} took more than {slow.value:g} s, and there"
+            f" were more than {slow.least:g} of them; logs and telemetry take what a site's link takes",
             "The Edge API answers {{ $labels.route }} slowly",
             "5 % of the requests to {{ $labels.route }} take more than {{ $value | humanizeDuration }}.",
             _TRANSPORT,

@@ -123,7 +123,7 @@ def state_from(at_least: int, below: float = math.inf, **where: str) -> str:
 def scraped() -> str:
     """Return 1 for each target that Prometheus reads the fleet's metrics from, 0 while it cannot: ``up`` of the scrape
     jobs that told them within a day, whatever they are called."""
-    return f"up and on (job) last_over_time({series(names.SNAPSHOT_AGE, window='1d')})"
+    return f"up and on (job, instance) last_over_time({series(names.SNAPSHOT_AGE, window='1d')})"
 
 
 def _by(function: str, metric: names.Metric, by: tuple[str, ...], inner: str) -> str:

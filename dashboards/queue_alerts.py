@@ -7,7 +7,7 @@ from dashboards.alert import Alert, duration, window
 from dashboards.thresholds import CRITICAL, WARNING
 from edge_otel.telemetry import names
 
-_QUEUE = f"/d/{links.JOBS}?var-queue={{{{ $labels.queue }}}}"
+_QUEUE = f"/d/{links.JOBS}?var-queue={{{{ $labels.queue | urlquery }}}}"
 _BY = ("queue", "team")
 
 
@@ -103,7 +103,8 @@ def _going_wrong(scale: float) -> list[Alert]:
             WARNING,
             lost,
             # A gauge of the database: finished rows are purged, so it is not compared with nothing.
-            f"max by (queue, team) ({now} - min_over_time({before})) > {lost.value:g}",
+            # Over all replicas: one may have come in the place of another meanwhile.
+            f"max by (queue, team) ({now}) - min by (queue, team) (min_over_time({before})) > {lost.value:g}",
             f"jobs were lost within {duration(lost.window)}: their worker went away, or Airflow took them back",
             "Jobs of queue {{ $labels.queue }} were lost",
             "{{ $value }} jobs of queue {{ $labels.queue }} were lost within " + duration(lost.window) + ".",

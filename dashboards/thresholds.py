@@ -57,7 +57,7 @@ FAILURE_RATIO_HIGH = Limit(5 * MINUTE, value=0.2, window=15 * MINUTE, least=5)
 JOBS_LOST = Limit(1 * MINUTE, window=30 * MINUTE)
 
 API_ERRORS = Limit(5 * MINUTE, value=0.05, window=5 * MINUTE, least=5)
-API_SLOW = Limit(10 * MINUTE, value=2, window=5 * MINUTE)
+API_SLOW = Limit(10 * MINUTE, value=2, window=5 * MINUTE, least=20)
 TELEMETRY_NOT_FORWARDED = Limit(15 * MINUTE, window=10 * MINUTE)
 API_INSTANCE_DOWN = Limit(5 * MINUTE)
 FLEET_METRICS_ABSENT = Limit(2 * MINUTE)

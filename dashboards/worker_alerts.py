@@ -15,7 +15,7 @@ _BRIDGED = 300.0
 """Seconds of missing scrapes, as at a restart of the API, that do not begin a ``for`` of hours anew."""
 
 _FLEET = f"/d/{links.FLEET}"
-_WORKER = f"/d/{links.WORKER}?var-worker={{{{ $labels.worker }}}}"
+_WORKER = f"/d/{links.WORKER}?var-worker={{{{ $labels.worker | urlquery }}}}"
 
 
 def alerts(scale: float) -> list[Alert]:
@@ -30,11 +30,10 @@ def _silence(scale: float) -> list[Alert]:
     look = window(cut_off, scale)
     answered = prometheus.increase(names.HEARTBEAT_SECONDS, by, part="_count", window=look, edge_result="=ok")
     again = prometheus.increase(names.RECONNECTS, by, window=look)
-    unreachable = (
-        # Others export metrics of this name, too.
-        f"({prometheus.latest(names.DAEMON_THREADS, by, **{by: '=~.+'})} unless on ({by}) ({answered} > 0))"
-        f"\nor ({again} > {cut_off.value:g})"
-    )
+    # Others export metrics of this name, too; and one that has just started has nothing to be compared with.
+    daemon = prometheus.series(names.DAEMON_THREADS, **{by: "=~.+"})
+    alive = f"max by ({by}) ({daemon}) and on ({by}) max by ({by}) ({daemon} offset {look})"
+    unreachable = f"({alive} unless on ({by}) ({answered} > 0))\nor ({again} > {cut_off.value:g})"
     return [
         Alert(
             "EdgeHeartbeatStale",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 import uvicorn
 from airflow.configuration import conf
@@ -15,6 +19,7 @@ from edge_otel.messages import MAX_MESSAGE
 from edge_otel.models.database import check_migrated
 from edge_otel.models.session import new_session
 from edge_otel.settings import LogFolder, Settings
+from edge_otel.telemetry.counters import SHARED_FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -45,26 +50,39 @@ def serve(args: Namespace) -> None:
             " which does not serve Airflow's Execution API. Set it to that of Airflow's API server, for example"
             " https://airflow.example.com/execution/, unless a proxy serves both under one host name."
         )
-    uvicorn.run(
-        "edge_otel.api.standalone:create_standalone_app",
-        factory=True,
-        host=args.host,
-        port=args.port,
-        workers=args.workers,
-        ssl_certfile=args.ssl_cert,
-        ssl_keyfile=args.ssl_key,
-        lifespan="on",
-        ws_max_size=MAX_MESSAGE,
-        ws_per_message_deflate=False,
-        ws_ping_interval=PING,
-        ws_ping_timeout=PING,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
-        timeout_worker_healthcheck=HANGS_AFTER,
-        access_log=False,
-        # Airflow has set up logging.
-        log_config=None,
-    )
+    with _counting_together(args.workers):
+        uvicorn.run(
+            "edge_otel.api.standalone:create_standalone_app",
+            factory=True,
+            host=args.host,
+            port=args.port,
+            workers=args.workers,
+            ssl_certfile=args.ssl_cert,
+            ssl_keyfile=args.ssl_key,
+            lifespan="on",
+            ws_max_size=MAX_MESSAGE,
+            ws_per_message_deflate=False,
+            ws_ping_interval=PING,
+            ws_ping_timeout=PING,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,
+            timeout_worker_healthcheck=HANGS_AFTER,
+            access_log=False,
+            # Airflow has set up logging.
+            log_config=None,
+        )
+
+
+@contextmanager
+def _counting_together(processes: int) -> Iterator[None]:
+    """Let several processes tell Prometheus the same, whichever is asked: otherwise each scrape of another one would
+    look like a restart."""
+    if processes == 1 or os.environ.get(SHARED_FOLDER):
+        yield
+        return
+    with TemporaryDirectory(prefix="edge-metrics-") as folder:
+        os.environ[SHARED_FOLDER] = folder
+        yield
 
 
 def _check_certificate(certificate: str | None, key: str | None) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from edge_otel.reconcile import silent_since
 from edge_otel.state import GONE, IN_MAINTENANCE, TAKES_JOBS, JobState, WorkerState
 from edge_otel.telemetry import names
 from edge_otel.wire import OWN_FACTS
@@ -157,7 +158,9 @@ def _of_queues(snapshot: Snapshot) -> Iterator[Family]:
     queues = {(group.queue, group.team) for group in snapshot.jobs}
     for worker in snapshot.workers:
         queues.update((queue, worker.team) for queue in worker.queues or ())
-        if worker.state in TAKES_JOBS:
+        heard = worker.last_heartbeat > silent_since(snapshot.at, worker.heartbeat_interval)
+        # The scheduler, which makes it unknown, may be silent as well.
+        if worker.state in TAKES_JOBS and heard:
             # None stands for every queue of the team.
             for queue in {None} if worker.queues is None else set(worker.queues):
                 takers[queue, worker.team] += 1

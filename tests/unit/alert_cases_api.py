@@ -27,7 +27,7 @@ def took(seconds, each_second, *, instance="a", **route):
     return [
         series(names.REQUEST_SECONDS, counted(bound), "_bucket", **labels, le="+Inf" if bound > 99 else f"{bound:g}")
         for bound in bounds
-    ]
+    ] + [series(names.REQUEST_SECONDS, counted(bounds[-1]), "_count", **labels)]
 
 
 CASES = [
@@ -61,7 +61,13 @@ CASES = [
     Case(
         "EdgeApiSlow",
         "does not fire for a fast one, at restarts, without requests, or for a slow collector",
-        [*took(0.2, 5), *took(5, 0.1, **GATEWAY), *took(9, 0, route="/v1/health")],
+        [
+            *took(0.2, 5),
+            *took(5, 0.1, **GATEWAY),
+            *took(9, 0, route="/v1/health"),
+            *took(9, 0.01, route="/v1/rare"),
+            *took(9, 1, route="/v2/jobs/{job_id}/log"),
+        ],
         {t * MINUTE: [] for t in (15, 26, 40)},
     ),
     Case(

@@ -136,8 +136,11 @@ CASES = [
     ),
     Case(
         "EdgeJobsLost",
-        "fires when jobs are lost, once by two replicas, and ends half an hour later",
-        [jobs("lost", lambda at: 1 if at < 600 else 3, instance=api) for api in "ab"],
+        "fires when jobs are lost, once by two replicas of which one is new, and ends half an hour later",
+        [
+            jobs("lost", lambda at: 1 if at < 600 else None, instance="a"),
+            *(jobs("lost", lambda at: None if at < 600 else 3, instance=api) for api in "bc"),
+        ],
         {9 * MINUTE: [], 12 * MINUTE: [Q], 45 * MINUTE: []},
     ),
     Case(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alert_case import HOUR, MINUTE, Case, series, until, worker
+from alert_case import HOUR, MINUTE, Case, Series, series, until, worker
 
 from edge_otel.telemetry import names
 
@@ -103,6 +103,17 @@ CASES = [
             series(names.DAEMON_THREADS, 9, **BY_NAME),
             series(names.HEARTBEAT_SECONDS, lambda at: at % 900 / 30, "_count", **BY_NAME, edge_result="ok"),
             series(names.RECONNECTS, lambda at: at % 900 // 300, **BY_NAME),
+            # A long interval: its first heartbeat is no increase, and the second comes late.
+            series(names.DAEMON_THREADS, lambda at: 9 if at > 600 else None, edge_worker_name="new"),
+            series(
+                names.HEARTBEAT_SECONDS,
+                lambda at: 1 + (at - 600) // 290 if at > 600 else None,
+                "_count",
+                edge_worker_name="new",
+                edge_result="ok",
+            ),
+            # What is no worker has threads as well.
+            Series('process_thread_count{job="other"}', lambda _: 9),
             series(names.DAEMON_THREADS, lambda at: 9 if at < 600 else None, edge_worker_name="stopped"),
             series(
                 names.HEARTBEAT_SECONDS,

@@ -57,6 +57,12 @@ def texts(value: Any) -> Iterator[str]:
         yield value
 
 
+def test_an_image_is_built_by_one_service_and_pulled_by_none() -> None:
+    ours = {name: service for name, service in SERVICES.items() if service["image"].startswith("edge-otel:")}
+    assert [name for name, service in ours.items() if "build" in service] == ["migrate"]
+    assert {service["pull_policy"] for name, service in ours.items() if name != "migrate"} == {"never"}
+
+
 def test_every_image_has_a_version() -> None:
     versions = {name: service["image"].partition(":")[2] for name, service in SERVICES.items()}
     assert [name for name, version in versions.items() if not re.match(r"v?\d+\.\d+", version)] == []

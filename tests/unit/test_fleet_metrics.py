@@ -71,6 +71,7 @@ def test_a_queue_counts_those_that_name_it_and_those_of_its_team_that_take_every
         IDLE._replace(name="away", queues=["a"], state="offline"),
         IDLE._replace(name="other", team="t", slots=16),
         IDLE._replace(name="parked", queues=["b"], state="maintenance mode"),
+        IDLE._replace(name="silent", queues=["a"], last_heartbeat=NOW - timedelta(seconds=5 * 30)),
     ]
     jobs = [Jobs("a", None, "queued", 7, 9, NOW - timedelta(seconds=90)), Jobs("c", "t", "success", 1, 1, NOW)]
     of = snapshot(*workers, jobs=jobs)
