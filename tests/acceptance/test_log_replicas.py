@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from demo.edge import EdgeWorker, create_token
 from demo.postgres import Postgres
 from demo.process import free_port
 
-LINES = 100
-"""A tenth of a second apart."""
+LINES = 600
+"""A tenth of a second apart: a minute."""
 DAG = f"""
 import time
 from airflow.sdk import dag, task
@@ -110,21 +111,24 @@ def test_a_log_is_shown_live_and_whole_by_both_api_servers_and_outlives_its_job(
     site.cluster.wait(
         lambda: site.apis[0].states("steady", run_id).get("talk") == "running", "the task to run", PATIENCE
     )
-    seen: list[list[int]] = [[], []]
+    seen: list[list[int]] = [[], [], []]
     lengths: list[set[int]] = [set(), set()]
-    tokens: list[str | None] = [None, None]
+    tokens: list[str | None] = [None, None, None]
+    turns = cycle(site.apis)
     while site.apis[0].run_state("steady", run_id) in UNFINISHED:
         site.cluster.check()
         for number, api in enumerate(site.apis):
             whole, _ = site.page(api, run_id)
             assert whole == list(range(len(whole))), "from the start, in order, nothing twice"
             lengths[number].add(len(whole))
+        # The third asks one server after the other, as behind a balancer.
+        for number, api in enumerate([*site.apis, next(turns)]):
             if tokens[number] is not None or not seen[number]:
                 more, tokens[number] = site.page(api, run_id, tokens[number])
                 seen[number] += more
-    for number, lines in enumerate(seen):
+    assert all(len(found) > LINES / 20 for found in lengths), "the log grew before our eyes"
+    for lines in seen:
         assert lines == list(range(len(lines))), "who goes on where the last answer ended sees each line once"
-        assert len(lengths[number]) > LINES / 20, "the log grew before our eyes"
 
     everything = list(range(LINES))
 
