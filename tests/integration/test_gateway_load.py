@@ -48,6 +48,8 @@ def test_a_slow_collector_gets_so_many_requests_at_a_time_and_no_worker_takes_al
 
 def test_a_body_that_does_not_come_holds_a_place_of_its_worker_and_not_for_ever(gateway, token, monkeypatch):
     slow = new_token("slow")
+    # An outage of a test before this one may not be over yet: then no body is waited for.
+    wait_for(lambda: post(gateway, token).status_code == 200, "the gateway to take telemetry")
     with ExitStack() as stack:
         held = [stack.enter_context(stalled(gateway, slow)) for _ in range(2 * forwarder.PLACES_PER_WORKER)]
         wait_for(lambda: post(gateway, slow).status_code == 503, "the worker's places to be taken")
