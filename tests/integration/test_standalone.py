@@ -143,7 +143,7 @@ def test_a_worker_on_a_channel_is_told_that_the_server_goes_and_nothing_stays(st
     finally:
         far.close()
     server.process.wait(PATIENCE)
-    assert server.left() == []
+    wait_for(lambda: server.left() == [], "the processes to end", timeout=PATIENCE)
     assert nobody_listens(server.port)
     assert "Traceback" not in server.process.log.read_text()
 
