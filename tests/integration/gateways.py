@@ -19,8 +19,9 @@ HUSH = "collector-credential"
 
 
 def settings_for(url, **options):
-    """Return the settings of an API with this collector."""
-    return Settings(otlp_endpoint=url, otlp_headers=f"x-key={HUSH}", **options)
+    """Return the settings of an API with this collector, which gets nothing but what workers send: logs of tests before
+    would be among it."""
+    return Settings(otlp_endpoint=url, otlp_headers=f"x-key={HUSH}", otlp_task_logs=False, **options)
 
 
 def traces(claimed=(), *, resource=True, padding=0):
