@@ -18,10 +18,10 @@ NAME = "edge.worker.name"
 HUSH = "collector-credential"
 
 
-def settings_for(url, **options):
-    """Return the settings of an API with this collector, which gets nothing but what workers send: logs of tests before
-    would be among it."""
-    return Settings(otlp_endpoint=url, otlp_headers=f"x-key={HUSH}", otlp_task_logs=False, **options)
+def settings_for(url, *, otlp_task_logs=False, **options):
+    """Return the settings of an API with this collector, which gets nothing but what workers send unless told otherwise:
+    logs of tests before would be among it."""
+    return Settings(otlp_endpoint=url, otlp_headers=f"x-key={HUSH}", otlp_task_logs=otlp_task_logs, **options)
 
 
 def traces(claimed=(), *, resource=True, padding=0):

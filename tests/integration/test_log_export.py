@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from far_collector import Answer, FarCollector, taken
@@ -37,6 +38,12 @@ def far():
     far.stop()
 
 
+@pytest.fixture
+def serve(serve_gateway):
+    """Starts an API that sends task logs to this collector."""
+    return partial(serve_gateway, otlp_task_logs=True)
+
+
 def wait_for(condition):
     """Wait as long as a test may."""
     wait_long_for(condition, "the lines", timeout=20, pause=0.02)
@@ -56,8 +63,8 @@ def rests(task):
     return not task.row.export_due
 
 
-def test_each_line_comes_once_with_the_trace_of_its_task_and_half_a_line_when_it_is_whole(database, serve_gateway, far):
-    serve_gateway(far.url)
+def test_each_line_comes_once_with_the_trace_of_its_task_and_half_a_line_when_it_is_whole(database, serve, far):
+    serve(far.url)
     task = Task(database, dag_id="d", map_index=3, try_number=2)
     task.log(b'{"timestamp":"2026-01-02T03:04:05Z","level":"error","event":"first"}\nsecond\nthi')
     wait_for(lambda: len(records(far)) == 2)
@@ -78,8 +85,8 @@ def test_each_line_comes_once_with_the_trace_of_its_task_and_half_a_line_when_it
 
 
 @on_sqlite
-def test_a_line_of_5_megabytes_is_one_record_and_the_lines_around_it_are_there(database, serve_gateway, far):
-    serve_gateway(far.url)
+def test_a_line_of_5_megabytes_is_one_record_and_the_lines_around_it_are_there(database, serve, far):
+    serve(far.url)
     task = Task(database)
     task.log(b"before\n" + b"x" * 600_000)
     for _ in range(9):
@@ -95,7 +102,7 @@ def test_a_line_of_5_megabytes_is_one_record_and_the_lines_around_it_are_there(d
 
 @on_sqlite
 def test_a_log_longer_than_one_request_comes_in_several_and_others_do_not_wait_for_it(
-    database, serve_gateway, far, monkeypatch
+    database, serve, far, monkeypatch
 ):
     for name in ("LOG_BYTES", "REQUEST_BYTES"):
         monkeypatch.setattr(log_export, name, 2000)
@@ -103,7 +110,7 @@ def test_a_log_longer_than_one_request_comes_in_several_and_others_do_not_wait_f
     lines = [f"line {number}" for number in range(3000)]
     large.log("".join(f"{line}\n" for line in lines).encode())
     small.log(b"small\n")
-    serve_gateway(far.url)
+    serve(far.url)
     wait_for(lambda: rests(large) and rests(small))
     found = bodies(far)
     assert [body for body in found if body != "small"] == lines
@@ -114,12 +121,12 @@ def test_a_log_longer_than_one_request_comes_in_several_and_others_do_not_wait_f
 @on_sqlite
 @pytest.mark.parametrize("status", [503, 401, 404])
 def test_a_collector_that_is_away_for_a_while_gets_every_line_once_when_it_is_back(
-    database, serve_gateway, far, monkeypatch, status
+    database, serve, far, monkeypatch, status
 ):
     monkeypatch.setattr(log_export, "AWAY", 0.2)
     monkeypatch.setattr(outage, "FIRST_WAIT", 0.2)
     far.answer = lambda _: Answer(status, headers={"Retry-After": "0"})
-    serve_gateway(far.url)
+    serve(far.url)
     task = Task(database)
     task.log(b"one\n")
     wait_for(lambda: far.got)
@@ -130,11 +137,11 @@ def test_a_collector_that_is_away_for_a_while_gets_every_line_once_when_it_is_ba
 
 
 @on_sqlite
-def test_nothing_is_sent_twice_or_lost_when_the_api_starts_again(database, serve_gateway, far):
+def test_nothing_is_sent_twice_or_lost_when_the_api_starts_again(database, serve, far):
     task = Task(database)
     for number in range(3):
         task.log(f"{number}\n".encode() * 10)
-        api = serve_gateway(far.url)
+        api = serve(far.url)
         if number == 1:
             # It stops while the collector is about to answer.
             far.hold()
@@ -147,11 +154,11 @@ def test_nothing_is_sent_twice_or_lost_when_the_api_starts_again(database, serve
     assert Counter(bodies(far)) == {"0": 10, "1": 10, "held": 1, "2": 10}
 
 
-def test_two_replicas_send_each_line_once(database, serve_gateway, far, monkeypatch):
+def test_two_replicas_send_each_line_once(database, serve, far, monkeypatch):
     monkeypatch.setattr(log_export, "LOGS", 3)
     tasks = [Task(database) for _ in range(12)]
     for _ in range(2):
-        serve_gateway(far.url)
+        serve(far.url)
     for part in range(4):
         for number, task in enumerate(tasks):
             task.log(f"{number} {part}\n".encode())
@@ -164,10 +171,10 @@ def test_two_replicas_send_each_line_once(database, serve_gateway, far, monkeypa
 
 
 @on_sqlite
-def test_what_the_collector_refuses_does_not_keep_the_other_lines_from_it(database, serve_gateway, far):
+def test_what_the_collector_refuses_does_not_keep_the_other_lines_from_it(database, serve, far):
     far.answer = lambda got: Answer(400 if b"poison" in got.body else 200)
     before = counters.REGISTRY.get_sample_value("edge_log_records_total", {"outcome": "refused"}) or 0
-    serve_gateway(far.url)
+    serve(far.url)
     task = Task(database)
     others = [f"line {number}" for number in range(500)]
     task.log("".join(f"{line}\n" for line in [*others[:300], "poison", *others[300:]]).encode())
@@ -178,12 +185,12 @@ def test_what_the_collector_refuses_does_not_keep_the_other_lines_from_it(databa
 
 
 @on_sqlite
-def test_lines_that_the_collector_drops_are_counted(database, serve_gateway, far):
+def test_lines_that_the_collector_drops_are_counted(database, serve, far):
     answer = ExportLogsServiceResponse()
     answer.partial_success.rejected_log_records = 2
     far.answer = lambda _: Answer(200, answer.SerializeToString(), {"Content-Type": "application/x-protobuf"})
     before = counters.REGISTRY.get_sample_value("edge_log_records_total", {"outcome": "refused"}) or 0
-    serve_gateway(far.url)
+    serve(far.url)
     task = Task(database)
     task.log(b"a\nb\nc\n")
     wait_for(lambda: rests(task))
@@ -191,24 +198,24 @@ def test_lines_that_the_collector_drops_are_counted(database, serve_gateway, far
 
 
 @on_sqlite
-def test_a_log_outlives_its_job_until_its_last_line_is_sent(database, serve_gateway, far):
+def test_a_log_outlives_its_job_until_its_last_line_is_sent(database, serve, far):
     task = Task(database)
     task.log(b"one\ntwo")
     with database() as session:
         session.delete(session.get(Job, task.id))
-    serve_gateway(far.url)
+    serve(far.url)
     wait_for(lambda: rests(task))
     assert bodies(far) == ["one", "two"]
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_lines_are_sent_once_though_the_database_does_not_take_the_note_of_it(
-    database, serve_gateway, far, monkeypatch, caplog
+    database, serve, far, monkeypatch, caplog
 ):
     monkeypatch.setattr(sessions, "LOCK_WAIT", 0.1)
     task = Task(database, b"one\n")
     far.hold()
-    serve_gateway(far.url)
+    serve(far.url)
     wait_for(lambda: far.waiting)
     with database() as session:
         session.get(Log, task.id, with_for_update=True)
