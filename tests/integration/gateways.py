@@ -19,8 +19,8 @@ HUSH = "collector-credential"
 
 
 def settings_for(url, *, otlp_task_logs=False, **options):
-    """Return the settings of an API with this collector, which gets nothing but what workers send unless told otherwise:
-    logs of tests before would be among it."""
+    """Return the settings of an API with this collector, which gets what workers send, and task logs if told so: those
+    of tests before would be among them."""
     return Settings(otlp_endpoint=url, otlp_headers=f"x-key={HUSH}", otlp_task_logs=otlp_task_logs, **options)
 
 
