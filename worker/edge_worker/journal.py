@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from uuid import UUID
@@ -18,8 +18,6 @@ log = logging.getLogger(__name__)
 
 UNMEASURED = -1
 """Length of a log whose job may still write to it."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,9 @@ class Maintenance:
     origin: str
     since: float = 0.0
     """Seconds since the epoch; 0 where an older daemon has not written it."""
+
+
+T = TypeVar("T", Ticket, Started, Result, Verdict, Maintenance)
 
 
 class JobFolder:
@@ -248,9 +249,11 @@ def _read(path: Path, record: type[T]) -> T | None:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    # A newer daemon may have written more. What it adds has a default, so that it can read what this one writes.
+    known = {field.name for field in fields(record)}
     try:
-        return record(**found)
-    except TypeError as error:
+        return record(**{name: value for name, value in found.items() if name in known})
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"{path.name}: {error}") from None
 
 

@@ -55,6 +55,21 @@ def test_corrupt_ticket_is_a_value_error(journal: Journal, text: str) -> None:
         folder.ticket()
 
 
+def test_what_a_newer_or_an_older_daemon_wrote_is_read(journal: Journal) -> None:
+    folder = journal.folder(TICKET.id, 2)
+    folder.open(TICKET, "{}")
+    folder.save(verdict := Verdict(True, 0, None, 3, "ab", 1.5, outcome="success"))
+    for name in ("offer.json", "report.json"):
+        newer = json.loads((folder.path / name).read_text()) | {"of_a_later_version": [1]}
+        (folder.path / name).write_text(json.dumps(newer))
+    assert (folder.ticket(), folder.verdict()) == (TICKET, verdict)
+    needed = ("id", "claim", "dag_id", "task_id", "run_id", "map_index", "try_number", "slots", "queue")
+    (folder.path / "offer.json").write_text(json.dumps({name: getattr(TICKET, name) for name in needed}))
+    assert folder.ticket().id == TICKET.id
+    (journal.path / "maintenance.json").write_text('{"comment": "c", "origin": "local", "until": 7}')
+    assert journal.maintenance() == Maintenance("c", "local")
+
+
 @pytest.mark.parametrize("path", ["../x.log", "/etc/passwd", "a/../../b", ".", None, ""])
 def test_log_is_never_outside_its_folder(tmp_path: Path, path: str | None) -> None:
     from dataclasses import replace
