@@ -38,8 +38,8 @@ def failing() -> str:
     limit = thresholds.FAILURE_RATIO_HIGH
     ended = {"window": duration(limit.window)}
     every = increase(names.JOBS_FINISHED, "queue", **ended)
-    failed = increase(names.JOBS_FINISHED, "queue", **ended, outcome="!=success")
-    return f"{failed} / ({every} >= {limit.least:g}) > {limit.value:g}"
+    failed = increase(names.JOBS_FINISHED, "queue", **ended, outcome="=failed")
+    return f"({failed} > {limit.least:g}) / {every} > {limit.value:g}"
 
 
 def unread() -> str:

@@ -77,7 +77,7 @@ def errors() -> timeseries.Panel:
 def latency() -> timeseries.Panel:
     """Return how long answers take."""
     most = quantile(0.95, names.REQUEST_SECONDS, "route")
-    about = "95 of 100 requests were answered within this time, by route. Long polls wait on purpose."
+    about = "95 of 100 requests were answered within this time, by route. Those of logs take what a site's link takes."
     return graph("Latency, 95 %", about, "s", query(most, "{{route}}"))
 
 

@@ -9,7 +9,7 @@ from edge_otel.telemetry import names
 ALL = models.VariableOption(selected=True, text=["All"], value=["$__all"])
 TEAM = {"team": "=~$team"}
 QUEUE = {"queue": "=~$queue"}
-WORKER = {"worker": "=~$worker"}
+WORKER = {"worker": "=~$workers"}
 ONE = {"worker": "=$worker"}
 """Where there is one only: as that is no list, Grafana does not escape it for a regular expression."""
 OTLP_WORKER = {prometheus.label(names.WORKER_NAME): "=$worker"}
@@ -35,29 +35,35 @@ def sources() -> list[dashboard.DatasourceVariable]:
 
 def team() -> dashboard.QueryVariable:
     """Return the choice of teams. All includes what has no team, for an empty label is none."""
-    variable = _choice("team", "Team", "Team that workers and queues belong to.", names.WORKER_COUNT)
+    variable = _choice("team", "Team", "Team that workers and queues belong to.", names.WORKER_COUNT, "team")
     return variable.multi(True).include_all(True).all_value(".*").current(ALL)
 
 
 def queue() -> dashboard.QueryVariable:
     """Return the choice of the teams' queues."""
-    variable = _choice("queue", "Queue", "Queue of jobs.", names.JOBS, **TEAM)
+    variable = _choice("queue", "Queue", "Queue of jobs.", names.JOBS, "queue", **TEAM)
     return variable.multi(True).include_all(True).current(ALL)
 
 
 def workers() -> dashboard.QueryVariable:
     """Return the choice of the teams' workers. All is the list of them: most metrics of a worker have no team."""
-    variable = _choice("worker", "Worker", "Worker, also one that is gone.", names.WORKER_STATE_CODE, **TEAM)
+    # Not named as the choice of one: the menu hands on the values of variables of the same name.
+    variable = _choice(
+        "workers", "Workers", "Workers, also those that are gone.", names.WORKER_STATE_CODE, "worker", **TEAM
+    )
     return variable.multi(True).include_all(True).current(ALL)
 
 
 def worker() -> dashboard.QueryVariable:
     """Return the choice of one worker."""
-    return _choice("worker", "Worker", "Worker, also one that is gone.", names.WORKER_STATE_CODE, **TEAM)
+    return _choice("worker", "Worker", "Worker, also one that is gone.", names.WORKER_STATE_CODE, "worker", **TEAM)
 
 
-def _choice(name: str, label: str, description: str, metric: names.Metric, **where: str) -> dashboard.QueryVariable:
-    query = f"label_values({prometheus.series(metric, **where)}, {name})"
+def _choice(
+    name: str, label: str, description: str, metric: names.Metric, of: str, **where: str
+) -> dashboard.QueryVariable:
+    """``of``: the label whose values there are to choose from."""
+    query = f"label_values({prometheus.series(metric, **where)}, {of})"
     variable = dashboard.QueryVariable(name).label(label).description(description).query(query).datasource(PROMETHEUS)
     variable = variable.refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
     return variable.sort(models.VariableSort.NATURAL_ASC)

@@ -122,9 +122,20 @@ def suppressed(alertmanager):
             ],
             {"EdgeQueueWaitHigh q t"},
         ),
+        (
+            [alert("EdgeQueueWithoutWorkers", queue="q"), alert("EdgeJobStuckInAssignment", queue="q")],
+            set(),
+        ),
         ([alert("EdgeApiErrors", route="/v2/jobs/{job_id}/log"), alert("EdgeWorkerLost", worker="w")], set()),
     ],
-    ids=["lost worker", "no metrics", "old snapshot", "nobody works", "errors of one route"],
+    ids=[
+        "lost worker",
+        "no metrics",
+        "old snapshot",
+        "nobody works",
+        "offers that nobody takes back",
+        "errors of one route",
+    ],
 )
 def test_consequences_are_silent_and_nothing_else_is(site, firing, silent):
     alertmanager, receiver = site

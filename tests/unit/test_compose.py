@@ -182,6 +182,24 @@ def test_a_trace_leads_to_the_log_of_the_services_that_have_one() -> None:
     assert set(selector[2].split("|")) <= set(names.SERVICE_NAME.values)
 
 
+def test_what_a_site_sends_a_day_late_is_taken_and_found() -> None:
+    prometheus_yml, loki, tempo = (
+        yaml.safe_load((PROVISIONING / name).read_text()) for name in ("prometheus.yml", "loki.yaml", "tempo.yaml")
+    )
+    assert prometheus_yml["storage"]["tsdb"]["out_of_order_time_window"] == "1d"
+    kept = loki["ingester"]["max_chunk_age"]
+    # Of a stream Loki takes what is half of that older than the newest line: https://grafana.com/docs/loki/latest/configure/
+    assert hours(kept) / 2 >= 24
+    assert loki["querier"]["query_ingesters_within"] == kept
+    assert hours(loki["limits_config"]["reject_old_samples_max_age"]) >= 24
+    assert hours(tempo["storage"]["trace"]["wal"]["ingestion_time_range_slack"]) >= 24
+
+
+def hours(duration: str) -> int:
+    """The number before an h."""
+    return int(duration.removesuffix("h"))
+
+
 def test_metrics_that_come_by_otlp_have_the_labels_that_panels_use() -> None:
     collector = yaml.safe_load((PROVISIONING / "collector.yaml").read_text())
     statements = " ".join(collector["processors"]["transform"]["metric_statements"])

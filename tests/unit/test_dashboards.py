@@ -125,6 +125,14 @@ def test_a_dashboard_is_in_utc_and_leads_to_the_others_with_time_and_variables(b
     assert menu["tags"] == board["tags"]
 
 
+def test_what_the_menu_hands_on_is_a_choice_of_the_same_kind():
+    kinds: dict[str, set[tuple[object, ...]]] = {}
+    for board in BOARDS.values():
+        for variable in choices(board, "query"):
+            kinds.setdefault(variable["name"], set()).add((variable["query"], variable["multi"]))
+    assert {name: of for name, of in kinds.items() if len(of) > 1} == {}
+
+
 @each_board
 def test_panels_have_numbers_of_their_own_and_do_not_overlap(board):
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])

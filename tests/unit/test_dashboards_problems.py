@@ -49,6 +49,7 @@ FAULTS = {
     "no workers and no jobs": ({TAKERS: "0x10", WAITING: "0x10"}, None, ""),
     "failures": ({FAILED: "0+20x10"}, "More than 20% of the jobs of queue q fail.", links.JOBS),
     "few failures": ({FAILED: "0+2x10"}, None, ""),
+    "few jobs, of which some failed": ({FAILED: "0x5 2x5", SUCCEEDED: "0x5 4x5"}, None, ""),
     "one job, which failed": ({FAILED: "0x5 1x5", SUCCEEDED: "0x10"}, None, ""),
     "server away": ({UP: "1x6 0x3", AGE: "2x8"}, "Prometheus cannot read the Edge API at api.", links.TRANSPORT),
     "no metrics": ({AGE: "_x10"}, ABSENT, links.TRANSPORT),
