@@ -23,6 +23,7 @@ PURE = {
     "edge_otel.api.assign",
     "edge_otel.api.outage",
     "edge_worker.endings",
+    "edge_worker.exits",
     "edge_worker.plan",
     "edge_worker.logplan",
     "edge_worker.health",
@@ -35,6 +36,7 @@ HARMLESS = {
     "enum",
     "heapq",
     "random",
+    "signal",
     "typing",
     "packaging.version",
 }

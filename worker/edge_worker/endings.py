@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_worker.exits import in_words
+
 _TASK_FAILED = frozenset({"failed", "up_for_retry"})
 _NOT_WANTED = "SERVER_TERMINATED"
 """What Airflow's supervisor calls a task that the API server wanted ended: marked by a user, cleared, timed out."""
@@ -49,11 +51,11 @@ def judge_ending(
     if exit_code is None:
         return Ending(False, None, error or "The task's process ended without a result.", "killed", "result_missing")
     if exit_code < 0:
-        text = error or f"The task's process was ended by signal {-exit_code}."
+        text = error or f"The task's process {in_words(exit_code)}."
         return Ending(False, exit_code, text, "killed", f"signal_{-exit_code}")
     if error is not None:
         return Ending(False, exit_code, error, "failed", "supervisor_failed")
-    return Ending(False, exit_code, f"The task's process ended with code {exit_code}.", "failed", "task_failed")
+    return Ending(False, exit_code, f"The task's process {in_words(exit_code)}.", "failed", "task_failed")
 
 
 def rose(before: int | None, after: int | None) -> bool:

@@ -7,6 +7,7 @@ It exits with the code of Airflow's supervisor and leaves ``result.json`` in the
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import selectors
@@ -14,12 +15,30 @@ import sys
 import time
 import traceback
 import types
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+
+def load_beside(name: str) -> ModuleType:
+    """Return a module of this folder, which is not on the path."""
+    spec = importlib.util.spec_from_file_location(f"edge_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+leftovers = load_beside("leftovers")
 
 TAIL_BYTES, TAIL_LINES = 16 * 1024, 100
 """How much of the captured output goes to the end of a log in which Airflow wrote nothing."""
+
+OOM_SCORE = 300
+"""Of 1000: whom the kernel kills first when memory runs out. A job, neither the daemon nor what else is running."""
 
 
 class Claimed(Exception):
@@ -133,8 +152,8 @@ def wake_on_exit(process: Any) -> None:
     process.selector.register(child, selectors.EVENT_READ, (lambda _: False, forget))
 
 
-def attend(seen: dict[str, str]) -> None:
-    """Have Airflow's supervisors end promptly and leave a task's state in ``seen``.
+def attend(seen: dict[str, str], end_leftovers: Callable[[], None]) -> None:
+    """Have Airflow's supervisors end promptly, clear up behind their task, and leave its state in ``seen``.
 
     The state, because the exit code is 0 also for a task that has failed.
     """
@@ -153,11 +172,23 @@ def attend(seen: dict[str, str]) -> None:
                 if state is not None:
                     seen["task_state"] = str(getattr(state, "value", state))
 
+        def serviced(process: Any, *args: Any, service: Any = kind._service_subprocess, **more: Any) -> Any:
+            leftovers.reap(but=process.pid)
+            code = service(process, *args, **more)
+            if code is not None:
+                # What holds the task's pipes would hold the supervisor for a minute.
+                end_leftovers()
+            return code
+
         kind.wait = attended
+        kind._service_subprocess = serviced
 
 
-def execute(workload: str, server: str | None) -> tuple[int, str | None]:
-    """Run a workload (JSON) of any kind by Airflow's own supervisors; return the exit code and the task's state."""
+def execute(workload: str, server: str | None, end_leftovers: Callable[[], None]) -> tuple[int, str | None]:
+    """Run a workload (JSON) of any kind by Airflow's own supervisors; return the exit code and the task's state.
+
+    ``end_leftovers`` is called when the task's process has ended.
+    """
     from airflow.executors.base_executor import BaseExecutor
     from airflow.executors.workloads import ExecutorWorkload
     from pydantic import TypeAdapter
@@ -165,9 +196,18 @@ def execute(workload: str, server: str | None) -> tuple[int, str | None]:
     decoded = TypeAdapter(ExecutorWorkload).validate_json(workload)
     seen: dict[str, str] = {}
     with contextlib.suppress(Exception):
-        attend(seen)
+        attend(seen, end_leftovers)
     code = int(BaseExecutor.run_workload(decoded, server=server))
     return code, seen.get("task_state")
+
+
+def become_job() -> None:
+    """Adopt what the task's processes leave behind, and offer them to the kernel when memory runs out."""
+    leftovers.adopt_orphans()
+    with contextlib.suppress(OSError, ValueError):
+        score = Path("/proc/self/oom_score_adj")
+        if int(score.read_text()) < OOM_SCORE:
+            score.write_text(str(OOM_SCORE))
 
 
 def run(folder: Path) -> int:
@@ -179,10 +219,16 @@ def run(folder: Path) -> int:
     # It holds the workload's token; nobody needs it again.
     secret.unlink()
     log_file = Path(order["log_file"]) if order["log_file"] else None
+    left: list[str] = []
+
+    def end_leftovers(others: bool = True) -> None:
+        left.extend(leftovers.end(order.get("grace", 10.0), others))
+
     code, state, error, lines = 1, None, None, []
     try:
+        become_job()
         name_host(order["worker"])
-        code, state = execute(workload, order["server"])
+        code, state = execute(workload, order["server"], end_leftovers)
     except BaseException as failure:  # noqa: BLE001 - whatever it was, the log must tell
         if isinstance(failure, SystemExit) and failure.code in (None, 0):
             code = 0
@@ -199,6 +245,10 @@ def run(folder: Path) -> int:
             append_log(log_file, lines)
     result = {"exit_code": code, "error": error, "time": time.time(), "task_state": state}
     write(folder / "result.json", {**result, **usage()})
+    # After the result: whoever loses patience with what is left does not change how the job ended.
+    end_leftovers(others=False)
+    if log_file is not None and left:
+        append_log(log_file, [f"The task left processes behind, which were ended: {', '.join(left[:20])}."], "warning")
     return code
 
 

@@ -113,6 +113,8 @@ class Zygote:
         self.answers = answers
         self.task_run = task_run
         self.children: dict[int, Path] = {}
+        self.ended: dict[str, int] = {}
+        """Folders whose supervisors have ended, and with which code; not told yet."""
         self.open = True
         self.buffer = b""
         self.wake_read, self.wake_write = os.pipe()
@@ -132,11 +134,13 @@ class Zygote:
         selector.register(self.wake_read, selectors.EVENT_READ)
         selector.register(self.orders, selectors.EVENT_READ)
         self.tell(ready=True)
-        while self.open or self.children:
-            ready = selector.select()
+        while self.open or self.children or self.ended:
+            ready = selector.select(self.task_run.leftovers.KILLED_WITHIN if self.ended else None)
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wake_read, 4096)
             self.reap()
+            if self.ended and (not self.kill_orphans() or not ready):
+                self.tell_ended()
             if self.open and any(key.fd == self.orders for key, _ in ready):
                 self.open = self.obey()
                 if not self.open:
@@ -192,7 +196,7 @@ class Zygote:
 
     def reap(self) -> None:
         """Tell of children that have ended, and judge those that could not do so themselves."""
-        while self.children:
+        while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
@@ -204,11 +208,32 @@ class Zygote:
                 continue
             code = os.waitstatus_to_exitcode(status)
             result = folder / "result.json"
-            if folder.exists() and not result.exists():
+            judged = result.exists()
+            if folder.exists() and not judged:
                 found = {"exit_code": code, "error": None, "time": time.time(), **self.task_run.used(usage)}
                 with contextlib.suppress(OSError):
                     self.task_run.write(result, found)
-            self.tell(ended=str(folder), exit_code=code)
+            if judged and code >= 0:
+                # It has cleared up behind itself.
+                self.tell(ended=str(folder), exit_code=code)
+            else:
+                self.ended[str(folder)] = code
+
+    def kill_orphans(self) -> bool:
+        """Kill what supervisors that were killed have left to this process; return whether there was anything.
+
+        Without its supervisor a task would go on unseen, beside the next try of it.
+        """
+        orphans = [pid for pid in self.task_run.leftovers.children() if pid not in self.children]
+        for pid in orphans:
+            os.kill(pid, signal.SIGKILL)
+        return bool(orphans)
+
+    def tell_ended(self) -> None:
+        """Tell which jobs have ended, and nothing of them is left."""
+        for folder, code in self.ended.items():
+            self.tell(ended=folder, exit_code=code)
+        self.ended.clear()
 
 
 def main() -> None:
@@ -221,6 +246,7 @@ def main() -> None:
     # A terminal's Ctrl-C is for the daemon, which decides what happens to its jobs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     task_run = load_task_run()
+    task_run.leftovers.adopt_orphans()
     preload()
     with contextlib.suppress(ImportError):
         from setproctitle import setproctitle

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,7 @@ def wait_for_file(path: str) -> None:
         time.sleep(0.02)
 
 
-def execute(workload: str, server: str | None) -> tuple[int, str | None]:
+def execute(workload: str, server: str | None, end_leftovers: Callable[[], None]) -> tuple[int, str | None]:
     parsed = json.loads(workload)
     folder = Path(os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"])
     found: dict[str, Any] = {

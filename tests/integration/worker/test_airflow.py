@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from conftest import Daemon, Start, finished, workload
 from fake_server import FakeCentral, FakeJob
@@ -36,9 +37,19 @@ def edge():
     def killed():
         import os
         os.kill(os.getpid(), 9)
+    @task
+    def leaving():
+        import logging, os, psutil, subprocess
+        # Two orphans: one ends at once, the other never.
+        subprocess.run(["sh", "-c", "true & setsid sleep 3600 & exec true"], check=True)
+        while [p for p in psutil.Process(os.getppid()).children() if p.status() == psutil.STATUS_ZOMBIE]:
+            print("waiting for the dead to be taken away")
+        [left] = [p for p in psutil.Process(os.getppid()).children() if p.name() == "sleep"]
+        logging.getLogger("user").info("left %d", left.pid)
     well()
     ill()
     killed()
+    leaving()
 
 edge()
 """
@@ -189,6 +200,15 @@ def test_workload_that_cannot_run_tells_why_in_its_log(
     central.wait_for(finished(job), 90)
     assert job.state == "failed"
     assert any("ValidationError" in event for event in events(job))
+
+
+def test_real_task_leaves_neither_zombie_nor_orphan(central: FakeCentral, site: Daemon) -> None:
+    leaving = execute_task(central, "leaving")
+    central.wait_for(finished(leaving), 90)
+    assert leaving.state == "success"
+    [left] = [event.split()[1] for event in events(leaving) if event.startswith("left ")]
+    assert events(leaving)[-1].endswith(f"which were ended: sleep (pid {left}).")
+    assert not psutil.pid_exists(int(left))
 
 
 def test_dead_collector_delays_neither_job_nor_exit(central: FakeCentral, start: Start) -> None:
