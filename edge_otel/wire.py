@@ -16,6 +16,8 @@ from edge_otel.state import WorkerState
 CLAIM_HEADER = "X-Claim"
 WORKER_HEADER = "X-Edge-Worker"
 """Who sends telemetry; counts for a token that is for several workers."""
+ERROR_HEADER = "X-Edge-Error"
+"""Name of the error, as in the body: the answer to HEAD has none."""
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@:-]*$"
 

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from edge_otel.errors import BadInput, CollectorAway, EdgeError, Forbidden, LogGap, TooBusy
 from edge_otel.models.database import DatabaseFailure, explain
-from edge_otel.wire import ErrorBody
+from edge_otel.wire import ERROR_HEADER, ErrorBody
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 def respond(error: EdgeError, request: HTTPConnection) -> JSONResponse:
     """Return the answer to a refused request, and log it under its id."""
     answer = body(error, f"{request.scope.get('method', 'GET')} {request.url.path}")
-    headers = {}
+    headers = {ERROR_HEADER: answer.error}
     if isinstance(error, LogGap):
         headers["Range"] = cursor_range(error.facts["cursor"])
     if "retry_after" in error.facts:

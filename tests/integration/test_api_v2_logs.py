@@ -111,7 +111,8 @@ def test_an_unknown_encoding_is_refused(api, token, job_id, encoding):
 def test_another_claim_is_answered_409(api, token, job_id, method, claim_number):
     headers = {"X-Claim": str(claim_number), "Content-Range": "bytes 0-0/*"}
     data = b"1" if method == "PATCH" else None
-    assert api.call(method, f"/v2/jobs/{job_id}/log", token, headers=headers, data=data).status_code == 409
+    answer = api.call(method, f"/v2/jobs/{job_id}/log", token, headers=headers, data=data)
+    assert (answer.status_code, answer.headers["X-Edge-Error"]) == (409, "StaleClaim")
 
 
 def test_a_log_of_a_job_that_is_gone_is_answered_404(api, token):

@@ -17,7 +17,16 @@ from requests.auth import AuthBase
 from edge_otel.telemetry import context
 from edge_otel.telemetry.context import Carrier
 from edge_otel.telemetry.redaction import without_user_info
-from edge_otel.wire import CLAIM_HEADER, ErrorBody, FetchRequest, JobOffer, JobReport, WorkerReply, WorkerReport
+from edge_otel.wire import (
+    CLAIM_HEADER,
+    ERROR_HEADER,
+    ErrorBody,
+    FetchRequest,
+    JobOffer,
+    JobReport,
+    WorkerReply,
+    WorkerReport,
+)
 from edge_worker import access
 from edge_worker.faults import REFUSALS, Rewind, Unreachable
 from edge_worker.journal import Ticket
@@ -230,7 +239,8 @@ def _error_body(answer: requests.Response) -> ErrorBody | None:
     try:
         return ErrorBody.model_validate_json(answer.content)
     except ValidationError:
-        return None
+        name = answer.headers.get(ERROR_HEADER)
+        return ErrorBody(error=name, detail=answer.reason or "", error_id="") if name else None
 
 
 def _cursor(answer: requests.Response) -> int:

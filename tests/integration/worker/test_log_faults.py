@@ -21,7 +21,7 @@ from wire import Append, Deal, Wire
 from demo.wait import wait_for
 from edge_otel.models import upkeep
 from edge_otel.models.session import new_session
-from edge_otel.models.tables import Base
+from edge_otel.models.tables import Base, Job
 from edge_otel.state import JobState
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -201,6 +201,17 @@ def test_job_taken_away_while_nothing_of_its_log_comes_through(site: Site, task:
     assert (task.row().state, task.row().claim) == (JobState.LOST, 2)
     (file,) = site.folder.glob(f"disk-*/{task.path}")
     assert file.read_bytes() == task.expected[:HALF]
+
+
+def test_job_that_the_server_has_forgotten_while_no_daemon_ran(site: Site, task: Task) -> None:
+    site.wire.deal = lambda wire, append: None
+    task.go_on()
+    wait_for(lambda: task.row().state == JobState.SUCCESS, "the end", timeout=PATIENCE, pause=0.02)
+    with new_session() as session:
+        session.delete(session.get_one(Job, task.id))
+    site.wire.deal = Wire.forward
+    site.work()
+    wait_for(lambda: not site.daemons[-1].folders(), "the worker to be done", timeout=PATIENCE, pause=0.02)
 
 
 def test_everything_at_random(site: Site, task: Task) -> None:
