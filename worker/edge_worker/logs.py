@@ -190,7 +190,7 @@ class LogShipper:
         self._offset = cursor
 
     def _limit(self) -> int:
-        return self._chunk or self._shipping.pace().log_chunk_bytes
+        return min(self._chunk or self._shipping.limit, self._shipping.limit)
 
     def _tell_failures(self) -> None:
         # An outage of an hour is one span for the chunk, not a hundred.

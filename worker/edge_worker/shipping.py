@@ -12,8 +12,10 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from isal import igzip
 
+from edge_worker.faults import Unreachable
 from edge_worker.journal import Ticket
 from edge_worker.logfile import LogFile
+from edge_worker.logplan import FIRST, SLOW, SMALLEST, fitting
 from edge_worker.settings import Pace
 from edge_worker.spans import Spans
 
@@ -68,6 +70,8 @@ class Shipping:
         self.waiting = 0
         """Logs with something to send whose time has not come."""
         self._rate = rate
+        self._fits = FIRST
+        """Bytes of a log that the network takes at once, as far as that is known."""
         self._free_at = 0.0
         self._turns = asyncio.Semaphore(TURNS)
         self._readers = ThreadPoolExecutor(TURNS, thread_name_prefix="logs-read")
@@ -85,6 +89,12 @@ class Shipping:
             yield
         finally:
             del self._followed[file]
+
+    @property
+    def limit(self) -> int:
+        """Most bytes of one piece."""
+        known = min(self._fits, self.pace().log_chunk_bytes)
+        return min(known, max(SMALLEST, int(self._rate * SLOW))) if self._rate else known
 
     async def read(self, call: Callable[..., R], *arguments: object) -> R:
         """Return what a call gives that reads a file."""
@@ -108,7 +118,15 @@ class Shipping:
         await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
         if self._rate:
             self._free_at = max(time.monotonic(), self._free_at) + len(piece.body) / self._rate
-        return await self.transport.append_log(ticket, piece)
+        limit, begun = self.limit, time.monotonic()
+        try:
+            answer = await self.transport.append_log(ticket, piece)
+        except Unreachable as fault:
+            if fault.status is None:
+                self._fits = fitting(limit, piece.length, None)
+            raise
+        self._fits = fitting(limit, piece.length, time.monotonic() - begun)
+        return answer
 
     async def close(self) -> None:
         """Look at nothing any more."""

@@ -83,6 +83,15 @@ def test_smaller_chunks_follow_when_one_is_too_large(central: FakeCentral, start
     central.wait_for(finished(job))
 
 
+def test_smaller_requests_follow_where_the_network_carries_none_so_large(central: FakeCentral, start: Start) -> None:
+    central.settings["log_chunk_bytes"] = 1024 * 1024
+    central.faults.append(lambda call: CUT if is_log(call) and len(call.body) > 50_000 else None)
+    start()
+    job = central.offer(workload("log(os.urandom(400_000))"))
+    central.wait_for(finished(job))
+    assert len(job.log) == 400_000
+
+
 def test_log_that_is_refused_does_not_hold_the_jobs_end(central: FakeCentral, start: Start) -> None:
     central.faults.append(lambda call: refusal(422, "BadInput") if call.path.endswith("/log") else None)
     daemon = start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from edge_worker.logplan import MOST_REQUESTS, begins_as_before, due_in, kept
+from edge_worker.logplan import FIRST, MOST_REQUESTS, SMALLEST, begins_as_before, due_in, fitting, kept
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,22 @@ def test_what_is_left_of_a_file(known: int, size: int, same: bool, expected: int
 )
 def test_a_file_that_was_emptied_or_begins_otherwise_is_another_one(known: bytes, head: bytes, expected: bool) -> None:
     assert begins_as_before(known, head) is expected
+
+
+@pytest.mark.parametrize(
+    ("sent", "took", "expected"),
+    [(4096, 0.1, 8192), (4095, 0.1, 4096), (4096, 2.0, 4096), (4096, 9.0, SMALLEST), (4096, None, SMALLEST)],
+)
+def test_a_request_is_as_large_as_the_network_carries_it(sent: int, took: float | None, expected: int) -> None:
+    assert fitting(4096, sent, took) == expected
+
+
+@pytest.mark.parametrize("speed", [1_000, 20_000, 1_000_000, 10**9])
+def test_on_any_network_requests_are_answered_after_a_few_failures(speed: int) -> None:
+    size, failures = FIRST, 0
+    for _ in range(100):
+        took = size / speed
+        failures += took > 20
+        size = fitting(size, size, took if took <= 20 else None)
+    assert failures <= 4
+    assert size == SMALLEST or 0.5 <= size / speed <= 4 or size > FIRST
