@@ -118,6 +118,9 @@ class Writer:
                 del memory[job_id]
 
     def _fail(self, job_id: str, found: _Finished | None, error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            log.info("Job %s: another server has written its log file meanwhile.", job_id)
+            return
         self._failed[job_id] = time.monotonic()
         log.error("Job %s: its log file cannot be written. The log stays in the database.", job_id, exc_info=error)
         if found is not None and not found.missing:
@@ -186,7 +189,7 @@ class Writer:
             fault = "; ".join(found.missing.values()) or (part.fault(found.ends) if part is not None else None)
             if part is not None:
                 part.path.replace(target)
-                # Of a server that was killed over this log; one that lives finds its file gone, and looks again.
+                # Of a server that was killed over this log; one that lives finds its own gone, and looks again.
                 for other in target.parent.glob(f".{job_id}-*"):
                     other.unlink(missing_ok=True)
             tell(fault, part.lengths if part is not None else {}, target, self._folder)

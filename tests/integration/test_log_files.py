@@ -7,6 +7,7 @@ import json
 import logging
 import stat
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -164,6 +165,24 @@ def test_what_a_server_left_behind_that_was_killed_over_a_log_is_gone_when_the_l
     left.touch()
     Writer(folder).finalise(job_id)
     assert list(left.parent.iterdir()) == [folder.base / PATH]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("length", [6, 9])
+def test_servers_that_write_one_log_at_once_do_not_take_it_for_one_that_cannot_be_written(
+    database, folder, caplog, length
+):
+    wrong = hashlib.sha256(b"other\n").hexdigest()
+    writers = [Writer(folder) for _ in range(4)]
+    for number in range(20):
+        job_id = run_job(database, b"hello\n", log_path=f"{number}.log", log_length=length, log_sha256=wrong)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda writer, job_id=job_id: writer.finalise(job_id), writers))
+        with database() as session:
+            assert session.get(Log, job_id).fault is not None, "what was said of it has been taken back"
+    assert "cannot be written" not in caplog.text
+    for writer in writers:
+        writer.close()
 
 
 def test_of_a_run_that_is_not_whole_the_file_has_whole_lines(database, folder):
