@@ -24,6 +24,7 @@ from edge_worker.link import Link
 from edge_worker.logexport import LogExport
 from edge_worker.loop import Loop
 from edge_worker.meters import Meters
+from edge_worker.orphans import Orphans
 from edge_worker.outbox import Outbox
 from edge_worker.polling import Polling, TokenFile
 from edge_worker.receiver import Receiver, listen
@@ -75,7 +76,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts
         kill_grace=settings.kill_grace,
         changed=station.changed,
     )
-    background = observe(station, meters, users)
+    background = observe(station, meters, users, launcher)
     outbox.start()
     export.start(outbox, who)
     await receiver.start()
@@ -142,13 +143,15 @@ def make_outbox(settings: Settings, token: TokenFile) -> Outbox:
     return Outbox(settings.state_dir / "outbox", settings.outbox_size * 1024 * 1024, to)
 
 
-def observe(station: Station, meters: Meters, users: UserFacts | None) -> list[asyncio.Task[None]]:
+def observe(station: Station, meters: Meters, users: UserFacts | None, launcher: Launcher) -> list[asyncio.Task[None]]:
     """Start what looks at this worker again and again."""
 
     def interval() -> float:
         return station.pace().telemetry_interval
 
     tasks = [asyncio.create_task(meters.run(interval, station.moment), name="meters")]
+    orphans = Orphans(station, lambda: [*launcher.pids(), *(users.pids() if users is not None else ())])
+    tasks.append(asyncio.create_task(orphans.run(), name="orphans"))
     if users is not None:
         tasks.append(asyncio.create_task(users.run(interval, station.news.set), name="facts"))
     return tasks

@@ -103,6 +103,11 @@ class Child:
         for reader in (self._read, self._listen)[: 1 + talks]:
             threading.Thread(target=reader, name=f"facts-{self._process.pid}", daemon=True).start()
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def hear(self, within: float) -> dict[str, Any]:
         """Return its next answer. Raises Unanswered."""
         try:
@@ -192,6 +197,11 @@ class UserFacts:
                 if news:
                     changed()
             await until_due(begun, interval)
+
+    def pids(self) -> list[int]:
+        """Return the function's process, if there is one."""
+        child = self._child
+        return [child.pid] if child is not None else []
 
     def close(self) -> None:
         """End the function's process."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from edge_otel.wire import JobReport
-from edge_worker import oom, processes, starting, subject, tasklog
+from edge_worker import oom, processes, starting, stopping, subject, tasklog
 from edge_worker.endings import Ending, judge_ending, rose
 from edge_worker.faults import LaunchFailed, Refused, Stale
 from edge_worker.journal import UNMEASURED, JobFolder, Result, Started, Ticket, Verdict
@@ -28,9 +28,6 @@ CANCELLED = "Cancelled"
 
 REST_WITHIN = 60.0
 """Seconds without progress after which the rest of the log of a job that was taken away is given up."""
-
-RESULT_WITHIN = 5.0
-"""Seconds in which whoever reaps a dead process has written its result."""
 
 
 class Job:
@@ -83,12 +80,13 @@ class Job:
         if self.running and not self._revoked.done():
             self._revoked.set_result(Stale(409, CANCELLED if cancelled else "StaleClaim", reason))
 
-    def kill(self) -> None:
-        """Kill what is left of the job."""
-        if self._process is not None and self.active:
+    async def kill(self, reason: str, spare: bool = False) -> None:
+        """Kill what is left of the job, with ``spare`` but for its supervisor; ``reason`` becomes the job's error."""
+        if self.active:
+            self._stopped = self._stopped or reason
             with subject.of_job(self.ticket):
-                log.warning("job %s: SIGKILL", self.ticket.id)
-            processes.kill(self._process)
+                log.warning("job %s: SIGKILL: %s", self.ticket.id, reason)
+            await stopping.kill(self._folder, self._process, spare)
 
     async def run(self, how: Readopted = Readopted.ACCEPT) -> None:
         """Do all that is left to do for the job; cancelling leaves it to the next daemon."""
@@ -105,7 +103,7 @@ class Job:
                     self._folder.save(self.ticket)
                     self._process = await starting.start(self._site, self._folder, self.ticket)
                     if self._stopped is not None:
-                        processes.kill(self._process)
+                        await stopping.kill(self._folder, self._process)
                 except (LaunchFailed, OSError) as error:
                     await self._give_up(f"The task could not be started: {error}")
             elif how is Readopted.WATCH:
@@ -178,25 +176,14 @@ class Job:
             self._process = process = self._folder.started() or process
             if not processes.alive(process):
                 break
-        result = await self._result() or Result(code, None, time.time())
+        result = await stopping.result(self._site, self._folder, process) or Result(code, None, time.time())
         out_of_memory = rose(self.ticket.oom_kills, oom.kills())
         ending = judge_ending(result.exit_code, result.error, self._stopped, result.task_state, out_of_memory)
         if process is not None and ending.outcome == "killed":
             # Without its supervisor a task would go on unseen, beside the next try of it.
-            processes.kill(process)
+            await stopping.kill(self._folder, process)
             await self._explain(ending.error or "")
         return await self._conclude(ending, result)
-
-    async def _result(self) -> Result | None:
-        """Return the process's result; one who was killed is judged by its parent, a moment later."""
-        try:
-            async with asyncio.timeout(RESULT_WITHIN):
-                await self._site.launcher.settled(self._folder)
-                while (result := self._folder.result()) is None and processes.unreaped(self._process):
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            result = self._folder.result()
-        return result
 
     async def _explain(self, error: str) -> None:
         path = self._folder.log_file(self.ticket)
@@ -272,7 +259,7 @@ class Job:
         """Stop a job that is not ours, and send the rest of its log. ``verdict`` is in the folder for a next daemon."""
         self.unreported = False
         if self._process is not None:
-            await processes.stop(self._process, self._site.kill_grace)
+            await processes.stop(self._process, self._site.kill_grace, self._folder.logs)
         await self._site.launcher.settled(self._folder)
         self.active = False
         self._site.changed()

@@ -39,6 +39,9 @@ class Launcher(Protocol):
     async def settled(self, folder: JobFolder) -> None:
         """Wait until whoever sees the job's process die has said so, or will not."""
 
+    def pids(self) -> list[int]:
+        """Return the processes that it has started, some of which may have ended."""
+
     async def close(self) -> None:
         """Let go; running jobs go on."""
 
@@ -75,6 +78,10 @@ class InterpreterLauncher:
         """The child was reaped by the one who waited for it; only its handle is left."""
         if child := self._children.pop(folder.path, None):
             child.poll()
+
+    def pids(self) -> list[int]:
+        """Return the interpreters."""
+        return [child.pid for child in self._children.values()]
 
     async def close(self) -> None:
         """Forget the children, which go on."""
@@ -202,6 +209,10 @@ class ZygoteLauncher:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(self._idle, self._retire_idle)
+
+    def pids(self) -> list[int]:
+        """Return the zygotes."""
+        return [zygote.process.pid for zygote in self._owned]
 
     async def close(self) -> None:
         """Let the zygotes go; those with running jobs do so when these have ended."""

@@ -206,12 +206,12 @@ class Loop:
                     break  # offers whose acceptance gets no answer: the next daemon asks again
                 continue
             action, until = plan.push(departure, time.monotonic())
-            for job in [job for job in station.jobs.values() if job.running]:
-                if action is plan.Push.TERMINATE:
+            running = [job for job in station.jobs.values() if job.running]
+            if action is plan.Push.TERMINATE:
+                for job in running:
                     job.stop(f"Stopped by the edge worker: {station.reason}.")
-                elif action is plan.Push.KILL:
-                    job.stop(f"Killed by the edge worker: {station.reason}.")
-                    job.kill()
+            elif action is plan.Push.KILL:
+                await asyncio.gather(*(job.kill(f"Killed by the edge worker: {station.reason}.") for job in running))
             await wait(station.stirred, None if until is None else max(0.0, until - time.monotonic()))
         self._site.spans.drained(begun, time.time(), jobs, station.cause)
         await self._deliver()

@@ -6,17 +6,26 @@ import asyncio
 import logging
 import os
 import signal
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from edge_worker import kin
 from edge_worker.journal import Started
 
 log = logging.getLogger(__name__)
 
 POLL = 0.5
 """Seconds between looks where the system can not tell of a process's end."""
+
+GONE_WITHIN = 5.0
+"""Seconds for killed processes to vanish; those that the kernel does not let die are left to it."""
+
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+_STOP = getattr(signal, "SIGSTOP", _KILL)
 
 
 def identity(pid: int) -> str:
@@ -27,8 +36,7 @@ def identity(pid: int) -> str:
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}:{stat.rpartition(')')[2].split()[19]}"
+        return f"{kin.boot()}:{stat.rpartition(')')[2].split()[19]}"
     except (OSError, IndexError):
         pass
     try:
@@ -58,10 +66,10 @@ def _same(process: Started) -> bool:
 async def ended(process: Started) -> int | None:
     """Wait until the process has ended; return its wait status as an exit code where it was our child."""
     try:
-        descriptor = os.pidfd_open(process.pid)
+        descriptor = _descriptor(process.pid)
     except ProcessLookupError:
         return None
-    except (AttributeError, OSError):
+    if descriptor is None:
         while alive(process):
             await asyncio.sleep(POLL)
         return _reap(process.pid)
@@ -80,9 +88,11 @@ async def ended(process: Started) -> int | None:
 
 
 def _reap(pid: int) -> int | None:
+    if sys.platform == "win32":
+        return None
     try:
         found, status = os.waitpid(pid, os.WNOHANG)
-    except (ChildProcessError, AttributeError, OSError):
+    except OSError:
         return None
     return os.waitstatus_to_exitcode(status) if found == pid else None
 
@@ -103,25 +113,62 @@ def terminate(process: Started) -> None:
             psutil.Process(process.pid).terminate()
 
 
-def kill(process: Started) -> int:
-    """Kill all processes of a job's session, also after its supervisor has died; return how many there were.
+def kill(process: Started, logs: Path | None = None, spare: bool = False) -> int:
+    """Kill all processes of a job, also after its supervisor has died; return how many there were. Blocking.
 
-    A session's id is not given to another process while the session has members.
+    They are stopped first, until there are no new ones: a process that forks without end would outrun a killer.
+    ``logs`` is the job's log folder, see ``kin.of_job``. With ``spare`` the supervisor is left to tell of the end.
     """
-    leader = identity(process.pid)
-    if leader and not _same(process):
-        return 0
-    if process.identity.partition(":")[0] != identity(os.getpid()).partition(":")[0]:
-        return 0  # started before the machine did: its numbers mean nothing now
-    killed = 0
-    for pid in _session(process.pid):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-            killed += 1
-    return killed
+    held: dict[int, kin.Seen] = {}
+    until = time.monotonic() + GONE_WITHIN
+    while fresh := [seen for seen in _members(process, logs, spare) if seen.pid not in held]:
+        for seen in fresh:
+            held[seen.pid] = seen
+            send(seen, _STOP)
+        if time.monotonic() > until:
+            break
+    for seen in held.values():
+        send(seen, _KILL)
+    while _members(process, logs, spare) and held and time.monotonic() < until:
+        time.sleep(0.01)
+    return len(held)
 
 
-async def stop(process: Started, grace: float) -> None:
+def _members(process: Started, logs: Path | None, spare: bool) -> list[kin.Seen]:
+    members = kin.of_job(process, _same, kin.table(), logs)
+    return [seen for seen in members if not (spare and seen.pid == process.pid)]
+
+
+def send(seen: kin.Seen, number: int) -> None:
+    """Send a signal to this process, and not to a later one with its pid."""
+    with suppress(ProcessLookupError, PermissionError):
+        descriptor = _descriptor(seen.pid)
+        try:
+            if identity(seen.pid) != seen.identity:
+                pass
+            elif descriptor is None or sys.platform != "linux":
+                os.kill(seen.pid, number)
+            else:
+                # Whatever happens meanwhile, the descriptor stands for the process that was looked at.
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _descriptor(pid: int) -> int | None:
+    """Return a descriptor of the process, None where the system has none to give. Raises ProcessLookupError."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return None
+
+
+async def stop(process: Started, grace: float, logs: Path) -> None:
     """End a job: SIGTERM, then SIGKILL after ``grace`` seconds for what is left; return when its process is gone."""
     if not alive(process):
         return
@@ -129,16 +176,5 @@ async def stop(process: Started, grace: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(grace):
             await ended(process)
-    kill(process)
+    await asyncio.to_thread(kill, process, logs)
     await ended(process)
-
-
-def _session(leader: int) -> list[int]:
-    if not hasattr(os, "getsid"):
-        return [leader]
-    members = []
-    for pid in psutil.pids():
-        with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(pid) == leader and pid != os.getpid():
-                members.append(pid)
-    return members

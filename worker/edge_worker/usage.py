@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import psutil
 
 from edge_otel.telemetry import names
-from edge_worker import processes
+from edge_worker import kin, processes
 from edge_worker.journal import Started
 from edge_worker.readings import Readings
 
@@ -63,10 +63,10 @@ class JobUsage:
         for key in self._last.keys() - {job.key for job in present}:
             self._finish(key, self._last[key][0], 0.0)
         sums: dict[str, _Sum] = defaultdict(_Sum)
-        children = _children() if present else {}
+        among = kin.table() if present else {}
         for job in present:
             found = sums[job.queue]
-            cpu = _add(found, job.process, children)
+            cpu = _add(found, job.process, among)
             # A child that nobody waited for takes its time with it.
             cpu = max(cpu, self._last.get(job.key, ("", 0.0))[1])
             self._last[job.key] = (job.queue, cpu)
@@ -83,29 +83,15 @@ class JobUsage:
         self._over[queue] = self._over.get(queue, 0.0) + max(cpu, self._last.pop(key, ("", 0.0))[1])
 
 
-def _children() -> dict[int, list[int]]:
-    """Return the children of every process of the system."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            found[process.ppid()].append(process.pid)
-    return found
-
-
-def _add(found: _Sum, root: Started, children: dict[int, list[int]]) -> float:
+def _add(found: _Sum, root: Started, among: kin.Table) -> float:
     """Add a tree's memory and processes; return its seconds of CPU, those of children that were waited for included."""
     if not processes.alive(root):
         return 0.0
     seconds = 0.0
-    left = [root.pid]
-    while left:
-        pid = left.pop()
-        left += children.get(pid, ())
+    for seen in kin.trees([root.pid], among):
         with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            with process.oneshot():
-                times = process.cpu_times()
-                seconds += times.user + times.system + times.children_user + times.children_system
-                found.memory += process.memory_info().rss
-                found.processes += 1
+            times = psutil.Process(seen.pid).cpu_times()
+            seconds += times.user + times.system + times.children_user + times.children_system
+            found.memory += seen.memory
+            found.processes += 1
     return seconds

@@ -103,3 +103,63 @@ def test_supervisor_killed_without_a_daemon_leaves_nothing(central: FakeCentral,
     start(launch="zygote")
     central.wait_for(finished(job))
     assert job.state == "failed"
+
+
+@pytest.mark.parametrize("launch", ["zygote", "interpreter"])
+def test_nothing_is_left_when_all_but_the_daemon_are_killed(
+    central: FakeCentral, start: Start, tmp_path: Path, launch: str
+) -> None:
+    """Orphans in a session of their own come to the daemon, which has no other trace of them."""
+    note = tmp_path / "pid"
+    daemon = start(launch=launch)
+    job = central.offer(workload(f"{DAEMONISE}\ndaemonise({str(note)!r}, True); wait_for_file('/nonexistent')"))
+    supervisor = running(central, daemon)
+    central.wait_for(note.exists)
+    if launch == "zygote":
+        psutil.Process(supervisor).parent().kill()
+        central.wait_for(lambda: psutil.Process(supervisor).ppid() == daemon.pid)
+    os.kill(supervisor, signal.SIGKILL)
+    central.wait_for(finished(job))
+    assert job.end is not None
+    # The daemon is the supervisor's parent now, and sees how it has ended.
+    assert (job.state, job.end["exit_code"]) == ("failed", -signal.SIGKILL)
+    central.wait_for(lambda: gone(pid_in(note)))
+    central.wait_for(lambda: not [c for c in psutil.Process(daemon.pid).children() if c.status() == "zombie"])
+
+
+def test_jobs_go_on_under_the_daemon_when_their_zygote_is_killed(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    daemon = start(launch="zygote")
+    jobs = [central.offer(workload(f"wait_for_file({str(go)!r}); log(b'ran')")) for _ in range(4)]
+    central.wait_for(lambda: len([f for f in daemon.folders() if (f / "process.json").exists()]) == 4)
+    [zygote] = psutil.Process(daemon.pid).children()
+    zygote.kill()
+    central.wait_for(lambda: len(psutil.Process(daemon.pid).children()) == 4)
+    late = central.offer(workload("log(b'late')"))
+    central.wait_for(finished(late))
+    go.touch()
+    for job in jobs:
+        central.wait_for(finished(job))
+        assert (job.state, bytes(job.log)) == ("success", b"ran")
+    central.wait_for(lambda: len(psutil.Process(daemon.pid).children()) == 1)
+
+
+def test_process_without_supervisor_and_session_is_found_by_its_environment(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    note = tmp_path / "pid"
+    first = start(launch="interpreter")
+    do = f"import subprocess; subprocess.run(['sh', '-c', 'setsid sleep 3600 & echo $! > {note}'], check=True)"
+    job = central.offer(workload(f"{do}; wait_for_file('/nonexistent')"))
+    supervisor = running(central, first)
+    central.wait_for(lambda: note.exists() and note.read_text().strip())
+    first.process.kill()
+    first.process.wait(10)
+    os.kill(supervisor, signal.SIGKILL)
+    central.wait_for(lambda: gone(supervisor))
+    assert not gone(pid_in(note))
+    start(launch="interpreter")
+    central.wait_for(finished(job))
+    assert gone(pid_in(note))
