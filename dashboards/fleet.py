@@ -66,12 +66,12 @@ def coloured(panel: Coloured) -> Coloured:
 
 def glance() -> list[stat.Panel]:
     """Return the numbers beside it."""
-    share = f"{total(names.WORKER_SLOTS_USED, **TEAM, **WORKER)} / ({open_slots()} > 0)"
+    share = f"{of_takers(names.WORKER_SLOTS_USED)} / ({of_takers(names.WORKER_SLOTS)} > 0)"
     connected = total(names.WORKER_CONNECTED, **TEAM, **WORKER)
     return [
         number(
             "Slots in use",
-            "Slots that jobs hold, as a share of those of the workers that take jobs.",
+            "Share of the slots of the workers that take jobs which jobs hold.",
             "percentunit",
             now(share),
             width=3,
@@ -83,9 +83,9 @@ def glance() -> list[stat.Panel]:
     ]
 
 
-def open_slots() -> str:
-    """Return the slots of the workers that take jobs."""
-    every = latest(names.WORKER_SLOTS, "worker", "team", **TEAM, **WORKER)
+def of_takers(metric: names.Metric) -> str:
+    """Return the sum of a metric over the workers that take jobs."""
+    every = latest(metric, "worker", "team", **TEAM, **WORKER)
     return f"sum({every} and on (worker, team) ({state_from(0, 10)}))"
 
 
@@ -121,7 +121,7 @@ def slots() -> timeseries.Panel:
     """Return the slots there are and those in use."""
     about = "Slots of the workers that take jobs, and slots that assigned and running jobs hold."
     used = total(names.WORKER_SLOTS_USED, **TEAM, **WORKER)
-    return graph("Slots", about, MANY, query(used, "used"), query(open_slots(), "there"))
+    return graph("Slots", about, MANY, query(used, "used"), query(of_takers(names.WORKER_SLOTS), "there"))
 
 
 def count() -> timeseries.Panel:
@@ -161,10 +161,13 @@ def workers() -> table.Panel:
 
 def versions() -> table.Panel:
     """Return how many workers run which versions."""
-    about = "Workers by version of the worker, of Airflow and of Python. More than one line: an upgrade is under way."
+    about = (
+        "Workers that are not gone, by version of the worker, of Airflow and of Python. More than one line: an upgrade"
+        " is under way."
+    )
     by = ("version", "airflow_version", "python_version")
-    info = latest(names.WORKER_INFO, "worker", *by, **WORKER)
-    panel = grid("Versions", about, rows(f"count by ({', '.join(by)}) ({info})"), width=8, height=8)
+    here = f"{latest(names.WORKER_INFO, 'worker', *by, **WORKER)} and on (worker) ({state_from(0, 30, **TEAM)})"
+    panel = grid("Versions", about, rows(f"count by ({', '.join(by)}) ({here})"), width=8, height=8)
     return column(panel, "Value", "workers")
 
 

@@ -128,9 +128,11 @@ def _at_the_site(scale: float) -> list[Alert]:
     growth = f"max by (worker) (deriv({prometheus.series(names.WORKER_LOG_BACKLOG, window=window(logs, scale))}))"
     lost = f"max by (worker) (increase({prometheus.series(names.WORKER_DROPPED, window=window(dropped, scale))}))"
     ahead = thresholds.DISK_FULL_WITHIN * scale
+    # A single large file makes a slope as well, but none that lasts.
+    lately = prometheus.series(names.WORKER_DISK, window=duration(max(disk.lasts * scale, 5.0)))
     soon = (
         f"max by (worker) (predict_linear({prometheus.series(names.WORKER_DISK, window=window(disk, scale))},"
-        f" {ahead:g})) > 1"
+        f" {ahead:g})) > 1 and max by (worker) (deriv({lately})) > 0"
     )
     fill, skew = prometheus.latest(names.WORKER_DISK, "worker"), prometheus.series(names.WORKER_CLOCK_SKEW)
     filling = f"({fill} > {disk.value:g} or ({fill} > {disk.least:g} and {soon}))"

@@ -81,6 +81,12 @@ CASES = [
         60,
     ),
     Case(
+        "EdgeDiskFilling",
+        "does not fire for one on which something large was put, and no more",
+        [*HERE, series(names.WORKER_DISK, lambda at: 0.76 if at < HOUR / 2 else 0.82, **W)],
+        {t * MINUTE: [] for t in range(30, 100, 5)},
+    ),
+    Case(
         "EdgeClockSkew",
         "fires for a clock that is behind, as for one that is ahead",
         [
