@@ -24,6 +24,7 @@ PURE = {
     "edge_otel.api.outage",
     "edge_worker.endings",
     "edge_worker.exits",
+    "edge_worker.limits",
     "edge_worker.plan",
     "edge_worker.logplan",
     "edge_worker.health",

@@ -17,9 +17,11 @@ from edge_worker import admin, daemonlog, environment
 from edge_worker.destination import destinations
 from edge_worker.facts import UserFacts
 from edge_worker.faults import BadSetting
+from edge_worker.guard import Guard
 from edge_worker.host import Host, TaskInterpreter
 from edge_worker.journal import Journal
 from edge_worker.launch import InterpreterLauncher, Launcher, ZygoteLauncher
+from edge_worker.limits import Limits
 from edge_worker.link import Link
 from edge_worker.logexport import LogExport
 from edge_worker.loop import Loop
@@ -74,6 +76,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts
         executors=station.executors,
         task_env=task_env,
         kill_grace=settings.kill_grace,
+        job_nice=settings.job_nice,
         changed=station.changed,
     )
     background = observe(station, meters, users, launcher)
@@ -152,9 +155,18 @@ def observe(station: Station, meters: Meters, users: UserFacts | None, launcher:
     tasks = [asyncio.create_task(meters.run(interval, station.moment), name="meters")]
     orphans = Orphans(station, lambda: [*launcher.pids(), *(users.pids() if users is not None else ())])
     tasks.append(asyncio.create_task(orphans.run(), name="orphans"))
+    limits = Limits(station.settings.job_memory, station.settings.job_processes)
+    tasks.append(asyncio.create_task(Guard(station, limits).run(), name="guard"))
     if users is not None:
         tasks.append(asyncio.create_task(users.run(interval, station.news.set), name="facts"))
+    for task in tasks:
+        task.add_done_callback(_tell_defect)
     return tasks
+
+
+def _tell_defect(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (defect := task.exception()) is not None:
+        log.critical("a defect ends %s; the daemon goes on without", task.get_name(), exc_info=defect)
 
 
 def make_launcher(settings: Settings, task_env: dict[str, str]) -> Launcher:

@@ -47,7 +47,7 @@ def identity(pid: int) -> str:
 
 def alive(process: Started) -> bool:
     """Return whether the process still runs; a zombie does not."""
-    if not _same(process):
+    if not same(process):
         return False
     try:
         return psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE
@@ -55,7 +55,8 @@ def alive(process: Started) -> bool:
         return False
 
 
-def _same(process: Started) -> bool:
+def same(process: Started) -> bool:
+    """Return whether the process is there, dead or alive."""
     # Where /proc does not exist the process could not compute its identity; its start is all there is.
     found = identity(process.pid)
     if not process.identity:
@@ -77,7 +78,7 @@ async def ended(process: Started) -> int | None:
     gone = asyncio.Event()
     try:
         # Only after opening it is certain which process the descriptor stands for.
-        if not _same(process):
+        if not same(process):
             return None
         loop.add_reader(descriptor, gone.set)
         await gone.wait()
@@ -135,7 +136,7 @@ def kill(process: Started, logs: Path | None = None, spare: bool = False) -> int
 
 
 def _members(process: Started, logs: Path | None, spare: bool) -> list[kin.Seen]:
-    members = kin.of_job(process, _same, kin.table(), logs)
+    members = kin.of_job(process, same, kin.table(), logs)
     return [seen for seen in members if not (spare and seen.pid == process.pid)]
 
 

@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     drain_timeout: Annotated[float, Field(ge=0)] = 0
     kill_grace: Annotated[float, Field(ge=0)] = 10
     zygote_idle: Seconds = 300
+    job_memory: Annotated[int, Field(ge=0)] = 0
+    """MiB of all processes of a job; 0 is no limit, as of the next."""
+    job_processes: Annotated[int, Field(ge=0)] = 0
+    job_nice: Annotated[int, Field(ge=0, le=19)] = 0
     maintenance_comment: Comment | None = None
     outbox_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """MiB of telemetry on disk."""

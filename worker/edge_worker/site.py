@@ -36,5 +36,6 @@ class Site:
     """Airflow's, as the server has told them."""
     task_env: dict[str, str]
     kill_grace: float
+    job_nice: int
     changed: Callable[[], None]
     """Called when the job's slot, or its need to be reported, has changed."""

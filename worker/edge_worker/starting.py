@@ -27,6 +27,7 @@ async def start(site: Site, folder: JobFolder, ticket: Ticket) -> Started:
             "env": for_job(site.task_env, folder.logs, url, site.executors()),
             "log_file": str(log_file) if log_file else None,
             "grace": site.kill_grace,
+            "nice": site.job_nice,
         }
     )
     for attempt in range(1, ATTEMPTS + 1):

@@ -201,9 +201,14 @@ def execute(workload: str, server: str | None, end_leftovers: Callable[[], None]
     return code, seen.get("task_state")
 
 
-def become_job() -> None:
-    """Adopt what the task's processes leave behind, and offer them to the kernel when memory runs out."""
+def become_job(nice: int) -> None:
+    """Adopt what the task's processes leave behind, and offer them to the kernel when memory runs out.
+
+    ``nice`` is added to the process's nice value.
+    """
     leftovers.adopt_orphans()
+    if nice and hasattr(os, "nice"):
+        os.nice(nice)
     with contextlib.suppress(OSError, ValueError):
         score = Path("/proc/self/oom_score_adj")
         if int(score.read_text()) < OOM_SCORE:
@@ -226,7 +231,7 @@ def run(folder: Path) -> int:
 
     code, state, error, lines = 1, None, None, []
     try:
-        become_job()
+        become_job(order.get("nice", 0))
         name_host(order["worker"])
         code, state = execute(workload, order["server"], end_leftovers)
     except BaseException as failure:  # noqa: BLE001 - whatever it was, the log must tell
