@@ -33,12 +33,12 @@ class LogFile:
 
     def __init__(self, path: Path | None, root: Path, memory: Path) -> None:
         """``path`` is below ``root``, None where there is no log; ``memory`` is for the next daemon."""
-        self._path = path
-        self._root = root
-        self._memory = memory
+        self._path, self._root, self._memory = path, root, memory
         self._known = logmemory.read(memory)
         self._remembered: object = None
         self._parts: list[Part] = []
+        self.losses = 0
+        """How often bytes went missing."""
         self._end = 0
         self._taken = 0
         """Bytes that were read for the server, of which this is the last."""
@@ -231,6 +231,7 @@ class LogFile:
     def _lose(self, where: int, text: str, after: Sequence[Part] = ()) -> None:
         """Say at offset ``where`` what is missing there; the stream goes on with the parts ``after`` that, or ends."""
         log.warning("%s: %s", self._path, text)
+        self.losses += 1
         note = tasklog.records([text], "warning")
         if where and (self._last if where == self._taken else self._at(where - 1, 1)) != b"\n":
             note = b"\n" + note

@@ -53,6 +53,8 @@ class LogShipper:
         """Since the server had as much as ever."""
         self._chunk = 0
         self._length: int | None = None
+        self._losses = 0
+        """Of the file, when the server last told what it has."""
         self._sent_at = 0.0
         self._stirred = asyncio.Event()
 
@@ -150,6 +152,7 @@ class LogShipper:
         """Send some pieces, of which the next is made ready while one is on its way."""
         shipping, limit, before = self._shipping, self._limit(), self._offset
         async with shipping.turn():
+            await self._ask_again()
             piece = await shipping.prepare(self._file, self._offset, limit)
             for _ in range(AT_ONCE):
                 if piece is None:
@@ -167,6 +170,15 @@ class LogShipper:
                 finally:
                     following = await ahead if ahead is not None else None
                 piece = following if self._offset == piece.end else None
+
+    async def _ask_again(self) -> None:
+        """Learn what the server has, where the answer was lost and the bytes in question are gone from the file."""
+        if self._failures is None:
+            return
+        end, losses = await self._shipping.read(self._file.look), self._file.losses
+        if losses != self._losses:
+            cursor = await self._shipping.transport.log_cursor(self._ticket)
+            self._offset, self._losses = max(self._offset, min(cursor, end)), losses
 
     async def _send(self, piece: Piece) -> None:
         """Have a piece stored, or learn that the server wants another one."""
@@ -187,7 +199,7 @@ class LogShipper:
             raise
         self._tell_failures()
         self._shipping.spans.shipped(self._ticket, carrier, begun, time.time(), piece.start, piece.length, status)
-        self._offset = cursor
+        self._offset, self._losses = cursor, self._file.losses
 
     def _limit(self) -> int:
         return min(self._chunk or self._shipping.limit, self._shipping.limit)

@@ -191,6 +191,27 @@ def test_log_that_is_rotated_and_removed_while_the_server_is_away_is_shipped_who
     assert bytes(job.log) == b"one\ntwo\n"
 
 
+def test_file_that_is_emptied_while_an_answer_is_lost_costs_no_byte_that_was_stored(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    mishaps = itertools.chain([CUT_AFTER], itertools.repeat(Answer(503)))
+    central.faults.append(lambda call: next(mishaps) if is_log(call) else None)
+    start(log_interval=0.05)
+    path = "path = Path(os.environ['AIRFLOW__LOGGING__BASE_LOG_FOLDER']) / workload['log_path']"
+    go = tmp_path / "go"
+    do = f"{path}; log(b'one\\n' * 30); wait_for_file({str(go)!r}); os.truncate(path, 0); log(b'two\\n')"
+    job = central.offer(workload(do))
+    central.wait_for(lambda: len(job.log) == 120)
+    go.touch()
+    central.wait_for(lambda: job.end is not None)
+    central.faults.clear()
+    central.wait_for(lambda: job.end is not None and len(job.log) == job.end["log_length"])
+    lines = bytes(job.log).decode().splitlines()
+    assert lines[:30] == ["one"] * 30
+    assert "cut here" in json.loads(lines[30])["event"]
+    assert lines[31:] == ["two"]
+
+
 def test_rate_bounds_what_all_logs_send_and_none_waits_for_the_end_of_another(
     central: FakeCentral, start: Start
 ) -> None:
