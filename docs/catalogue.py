@@ -23,6 +23,7 @@ def catalogue() -> str:
         section("Metrics of each API process, at the same address", _METRIC, map(row, names.PROCESS_METRICS)),
         section("Metrics of the scheduler, through Airflow's own metrics", _METRIC, map(row, names.EXECUTOR)),
         section("Metrics of a worker, by OTLP", _METRIC, map(row, names.WORKER)),
+        section("Metrics of a worker, at `/metrics` of its health port", _METRIC, map(row, names.LOCAL)),
         section("Attributes", ("attribute", "what it is", "values"), map(attribute_row, attributes())),
     ]
     return "\n\n".join(parts)

@@ -355,4 +355,35 @@ WORKER = (
     OUTBOX_DROPPED, RECONNECTS, FACTS,
 )
 
-METRICS = (*FLEET, *PROCESS_METRICS, *EXECUTOR, *WORKER)
+# The worker, to those on its machine: at /metrics of its health port.
+LOCAL_INFO = Metric("edge_daemon_info", "gauge", "1", "Name and versions of the daemon; always 1.",
+    ("worker", "version", "airflow_version", "python_version"))
+LOCAL_START = Metric("edge_daemon_start_timestamp_seconds", "gauge", "s",
+    "When the daemon was started, in seconds since 1970.")
+LOCAL_LIVE = Metric("edge_daemon_live", "gauge", "1", "1 while all loops turn that must.")
+LOCAL_READY = Metric("edge_daemon_ready", "gauge", "1", "1 while the daemon takes jobs.")
+LOCAL_HEALTH = Metric("edge_daemon_health_level", "gauge", "1",
+    "Health of the host and of the user's own function: 20 is good, 30 a warning, 40 an error.")
+LOCAL_MAINTENANCE = Metric("edge_daemon_maintenance", "gauge", "1", "1 while the daemon is in maintenance.")
+LOCAL_LEAVING = Metric("edge_daemon_leaving", "gauge", "1", "1 while the daemon finishes its jobs to leave.")
+LOCAL_CONTACT_AGE = Metric("edge_daemon_contact_age_seconds", "gauge", "s",
+    "Time since the Edge API answered a heartbeat; missing before the first answer.")
+LOCAL_CLOCK_SKEW = Metric("edge_daemon_clock_ahead_seconds", "gauge", "s", "This clock minus the server's.")
+LOCAL_JOBS = Metric("edge_daemon_jobs", "gauge", "{job}", "Jobs that run, or of which the report or the log is unsent.")
+LOCAL_SLOTS = Metric("edge_daemon_slots", "gauge", "{slot}", "Slots for jobs.")
+LOCAL_SLOTS_FREE = Metric("edge_daemon_slots_free", "gauge", "{slot}", "Slots that may be filled now.")
+LOCAL_LOG_BACKLOG = Metric("edge_daemon_unsent_log_bytes", "gauge", "By",
+    "Task log that the Edge API does not have yet.")
+LOCAL_OUTBOX = Metric("edge_daemon_unsent_telemetry_bytes", "gauge", "By", "Telemetry that waits to be sent.")
+LOCAL_DROPPED = Metric("edge_daemon_dropped_telemetry_total", "counter", "{item}",
+    "Payloads of telemetry that were dropped since the start.", ("signal", "reason"))
+LOCAL_LOOP = Metric("edge_daemon_loop_age_seconds", "gauge", "s",
+    "How long the loop has been doing what it does now.", ("loop",))
+
+LOCAL = (
+    LOCAL_INFO, LOCAL_START, LOCAL_LIVE, LOCAL_READY, LOCAL_HEALTH, LOCAL_MAINTENANCE, LOCAL_LEAVING,
+    LOCAL_CONTACT_AGE, LOCAL_CLOCK_SKEW, LOCAL_JOBS, LOCAL_SLOTS, LOCAL_SLOTS_FREE, LOCAL_LOG_BACKLOG, LOCAL_OUTBOX,
+    LOCAL_DROPPED, LOCAL_LOOP,
+)
+
+METRICS = (*FLEET, *PROCESS_METRICS, *EXECUTOR, *WORKER, *LOCAL)

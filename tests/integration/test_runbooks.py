@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from airflow.cli import cli_parser
-from edge_worker import main
+from edge_worker import commandline
 from tools import missing
 
 from dashboards import prometheus, recorded, rules
@@ -62,7 +62,7 @@ def airflow():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("airflow edge", "edge-worker"))])
 def test_a_command_is_one_that_there_is(airflow, command):
     program, *arguments = shlex.split(command)
-    parser = airflow if program == "airflow" else main.parser()
+    parser = airflow if program == "airflow" else commandline.parser()
     try:
         parser.parse_args(arguments)
     except (SystemExit, argparse.ArgumentError) as wrong:

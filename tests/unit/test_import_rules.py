@@ -28,6 +28,7 @@ PURE = {
     "edge_worker.plan",
     "edge_worker.logplan",
     "edge_worker.health",
+    "edge_worker.liveness",
 }
 HARMLESS = {
     "__future__",

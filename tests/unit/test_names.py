@@ -22,7 +22,7 @@ INSTRUMENTS = {
     "create_histogram": "histogram",
 }
 UNITS = {"s": "_seconds", "By": "_bytes"}
-SERVED = (*names.FLEET, *names.PROCESS_METRICS)
+SERVED = (*names.FLEET, *names.PROCESS_METRICS, *names.LOCAL)
 ATTRIBUTES = [value for value in vars(names).values() if isinstance(value, names.Attribute)]
 OTHER_VALUES = {
     "messaging.system": "Airflow is no system that the conventions know; they allow others",

@@ -8,18 +8,21 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_otel import __version__
-from edge_otel.state import observe
+from edge_worker import status
 from edge_worker.faults import BadSetting
 from edge_worker.journal import Maintenance
 from edge_worker.station import Station
 
 NAME = "admin.sock"
-LINE_MAX = 64 * 1024
-"""Bytes of a request or an answer."""
+REQUEST_MAX = 64 * 1024
+"""Bytes."""
+
+COMMENT_MAX = 1024
+"""Characters."""
 
 ANSWER_WITHIN = 10.0
 """Seconds."""
@@ -61,76 +64,56 @@ async def serve(station: Station, state_dir: Path) -> asyncio.Server | None:
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 request = json.loads(await reader.readline())
-                writer.write(json.dumps(perform(station, request)).encode() + b"\n")
+                # First: the answer to a request that ends the daemon must be on its way before it does.
+                unwritable = await status.trouble_writing(station)
+                answer: dict[str, Any] = perform(station, request) or status.status(station, unwritable)
+                writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         except (ValueError, OSError, TimeoutError):
             pass
         finally:
             writer.close()
 
-    return await asyncio.start_unix_server(answer, sock=listener, limit=LINE_MAX)
+    return await asyncio.start_unix_server(answer, sock=listener, limit=REQUEST_MAX)
 
 
-def perform(station: Station, request: Any) -> dict[str, Any]:
-    """Do what an administrator asks for; return the status after it, or an error."""
+def perform(station: Station, request: Any) -> dict[str, str] | None:
+    """Do what an administrator asks for; return an error where that cannot be done."""
     match request:
         case {"do": "status"}:
             pass
         case {"do": "maintenance", "on": True, "comment": str(comment)}:
-            station.maintain(Maintenance(comment[:1024], "local"))
+            station.maintain(Maintenance(comment[:COMMENT_MAX], "local"))
             station.news.set()
         case {"do": "maintenance", "on": False}:
             station.maintain(None)
+        case {"do": "maintenance", "comment": str(comment)}:
+            if station.maintenance is None:
+                return {"error": "this worker is not in maintenance; `edge-worker maintenance on` begins it"}
+            station.maintain(replace(station.maintenance, comment=comment[:COMMENT_MAX]))
+            station.news.set()
         case {"do": "drain"}:
             station.drain("asked to on this machine", "local")
         case {"do": "stop"}:
             station.drain("stopped on this machine", "local", at_once=True)
+        case {"do": "handover"}:
+            station.hand_over("asked to on this machine")
         case _:
             return {"error": "this daemon does not know the request; is it older than the command?"}
-    return status(station)
-
-
-def status(station: Station) -> dict[str, Any]:
-    """Return what ``edge-worker status`` shows."""
-    maintenance = station.maintenance
-    return {
-        "name": station.settings.name,
-        "version": __version__,
-        "pid": os.getpid(),
-        "server": station.settings.server,
-        "state": str(observe(station.facts).value),
-        "registered": station.registered.is_set(),
-        "transport": station.transport,
-        "transport_since": station.transport_since,
-        "last_contact": station.last_contact,
-        "draining": station.departure is not None,
-        "maintenance": {"comment": maintenance.comment, "origin": maintenance.origin} if maintenance else None,
-        "queues": station.queues,
-        "concurrency": station.concurrency,
-        "free": station.free,
-        "jobs": [
-            {
-                "id": job.ticket.id,
-                "claim": job.ticket.claim,
-                "dag_id": job.ticket.dag_id,
-                "task_id": job.ticket.task_id,
-                "run_id": job.ticket.run_id,
-                "running": job.running,
-            }
-            for job in station.jobs.values()
-        ],
-    }
+    return None
 
 
 def ask(state_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Return the running daemon's answer; raises BadSetting where there is none."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise BadSetting("this system has no Unix sockets, by which the daemon is asked")
     with _address(state_dir) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_WITHIN)
         try:
             connection.connect(address)
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as stream:
-                answer: dict[str, Any] = json.loads(stream.readline(LINE_MAX * 16))
+                answer: dict[str, Any] = json.loads(stream.readline())
         except (OSError, ValueError) as error:
             raise BadSetting(f"no edge-worker answers in {state_dir} ({error}); is --state-dir right?") from None
     if "error" in answer:

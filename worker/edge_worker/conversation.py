@@ -1,14 +1,13 @@
-"""One connection of a task's exporter: HTTP/1.1 by h11, bounded in bytes and in time."""
+"""One connection of a client on this machine: HTTP/1.1 by h11, bounded in bytes and in time."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import Protocol
 
 import h11
-
-from edge_worker.otlp import CONTENT_TYPE, SIGNALS, Signal
 
 BODY_MAX = 4 * 1024 * 1024
 """Bytes of a request's body, as sent."""
@@ -18,8 +17,6 @@ HEAD_MAX = 16 * 1024
 
 IDLE, REQUEST_WITHIN, LINGER = 300.0, 15.0, 2.0
 """Seconds: between requests of a connection, for one request, and for the rest of one that was refused."""
-
-USE = "use OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, and gzip or no compression"
 
 _CHUNK = 64 * 1024
 
@@ -32,8 +29,33 @@ class Refusal(Exception):
         self.status = status
 
 
-class Taker(Protocol):
-    """What a conversation needs of the receiver."""
+@dataclass(frozen=True)
+class Reply:
+    """An answer; any status but 200 closes the connection."""
+
+    content: bytes
+    kind: str = "text/plain; charset=utf-8"
+    status: int = 200
+
+
+class Application(Protocol):
+    """What is talked with."""
+
+    advice: str
+    """What to tell those who do not speak HTTP."""
+
+    def look(self, request: h11.Request) -> None:
+        """Raise Refusal where a request cannot be answered, before its body."""
+
+    async def answer(self, request: h11.Request, body: bytes | None) -> Reply:
+        """Return the answer; the body is None where it could not be held. Raises Refusal."""
+
+    def refused(self, request: h11.Request, refusal: Refusal) -> None:
+        """Note that a request was refused."""
+
+
+class Room(Protocol):
+    """What a conversation needs of the endpoint."""
 
     def rest(self, writer: asyncio.StreamWriter, idle: bool) -> None:
         """Note that a connection waits for a request, or no longer."""
@@ -41,30 +63,27 @@ class Taker(Protocol):
     def hold(self, size: int) -> bool:
         """Account for ``size`` bytes of a body (negative: given back); return whether they may be kept."""
 
-    def refused(self, signal: Signal, refusal: Refusal) -> None:
-        """Note that telemetry was refused."""
-
-    async def take(self, signal: Signal, body: bytes | None, zipped: bool) -> bytes:
-        """Return the answer to a body, None where it could not be held; raises Refusal."""
-
 
 class Conversation:
     """One connection."""
 
-    def __init__(self, receiver: Taker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._receiver = receiver
+    def __init__(
+        self, application: Application, room: Room, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._application = application
+        self._room = room
         self._reader, self._writer = reader, writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX)
 
     async def run(self) -> None:
         """Answer requests until the connection ends; raises what ended it."""
         while True:
-            self._receiver.rest(self._writer, True)
+            self._room.rest(self._writer, True)
             async with asyncio.timeout(IDLE):
                 # The first byte ends the idleness, and the time for the request begins.
                 if self._http.trailing_data[0] == b"" and not await self._more():
                     return
-            self._receiver.rest(self._writer, False)
+            self._room.rest(self._writer, False)
             async with asyncio.timeout(REQUEST_WITHIN):
                 if not await self._answer():
                     break
@@ -90,27 +109,27 @@ class Conversation:
 
     async def _answer(self) -> bool:
         """Answer one request; return whether another may follow."""
-        signal = None
+        request: h11.Request | None = None
         try:
             event = await self._event()
             if not isinstance(event, h11.Request):
                 return False
-            signal = signal_of(event)
-            zipped = look(event)
-            body = await self._body(event)
+            request = event
+            self._application.look(request)
+            body = await self._body(request)
             try:
-                content = await self._receiver.take(signal, body, zipped)
+                self._reply(await self._application.answer(request, body))
             finally:
-                self._receiver.hold(-len(body or b""))
-            self._reply(200, CONTENT_TYPE, content)
+                self._room.hold(-len(body or b""))
         except Refusal as refusal:
-            if signal is not None:
-                self._receiver.refused(signal, refusal)
-            self._reply(refusal.status, "text/plain", str(refusal).encode())
+            if request is not None:
+                self._application.refused(request, refusal)
+            self._reply(Reply(str(refusal).encode(), status=refusal.status))
         except h11.RemoteProtocolError as error:
             if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
                 raise
-            self._reply(error.error_status_hint, "text/plain", f"{error}; {USE}".encode())
+            text = f"{error}; {self._application.advice}"
+            self._reply(Reply(text.encode(), status=error.error_status_hint))
         await self._writer.drain()
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
@@ -127,7 +146,7 @@ class Conversation:
                 size += len(event.data)
                 if size > BODY_MAX:
                     raise Refusal(413, f"a body of more than {BODY_MAX} bytes; send smaller batches")
-                if parts is not None and self._receiver.hold(len(event.data)):
+                if parts is not None and self._room.hold(len(event.data)):
                     parts.append(bytes(event.data))
                     held += len(event.data)
                 else:
@@ -135,43 +154,16 @@ class Conversation:
             complete = parts is not None
         finally:
             if not complete:
-                self._receiver.hold(-held)
+                self._room.hold(-held)
         return None if parts is None else b"".join(parts)
 
-    def _reply(self, status: int, kind: str, content: bytes) -> None:
-        headers = [("Content-Type", kind), ("Content-Length", str(len(content)))]
-        if status != 200:
+    def _reply(self, reply: Reply) -> None:
+        headers = [("Content-Type", reply.kind), ("Content-Length", str(len(reply.content)))]
+        if reply.status != 200:
             headers.append(("Connection", "close"))
         for event in (
-            h11.Response(status_code=status, headers=headers),
-            h11.Data(data=content),
+            h11.Response(status_code=reply.status, headers=headers),
+            h11.Data(data=reply.content),
             h11.EndOfMessage(),
         ):
             self._writer.write(self._http.send(event) or b"")
-
-
-def signal_of(request: h11.Request) -> Signal:
-    """Return the signal that a request sends; raises Refusal where it sends none."""
-    if request.method == b"PRI":
-        raise Refusal(415, f"gRPC is not spoken here: {USE}")
-    path = request.target.partition(b"?")[0].decode("latin-1")
-    signal = next((signal for signal in SIGNALS if path == f"/v1/{signal}"), None)
-    if signal is None:
-        raise Refusal(404, "there is nothing but /v1/traces, /v1/metrics and /v1/logs")
-    if request.method != b"POST":
-        raise Refusal(405, "only POST")
-    return signal
-
-
-def look(request: h11.Request) -> bool:
-    """Return whether the body is gzip; raises Refusal where it cannot be OTLP."""
-    headers = {name: value.decode("latin-1") for name, value in request.headers}
-    if b"origin" in headers:
-        raise Refusal(403, "this endpoint is not for browsers")
-    kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
-    if kind != CONTENT_TYPE:
-        raise Refusal(415, f"the content type is {kind[:60] or 'missing'}: {USE}")
-    encoding = headers.get(b"content-encoding", "identity").strip().lower()
-    if encoding not in ("gzip", "identity", "none"):
-        raise Refusal(415, f"the content encoding is {encoding[:60]}: {USE}")
-    return encoding == "gzip"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING
 from edge_otel import __version__
 from edge_otel.telemetry import names, variables
 from edge_otel.telemetry.spans import Recorder, resource
-from edge_worker import admin, daemonlog, environment
+from edge_worker import daemonlog, environment, signals
+from edge_worker.desk import Desk
 from edge_worker.destination import destinations
 from edge_worker.facts import UserFacts
 from edge_worker.faults import BadSetting
@@ -79,12 +79,14 @@ async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts
         job_nice=settings.job_nice,
         changed=station.changed,
     )
+    station.turns |= {"logs": site.shipping.eye, **outbox.turns}
+    desk = Desk(station)
     background = observe(station, meters, users, launcher)
     outbox.start()
     export.start(outbox, who)
     await receiver.start()
-    server = await admin.serve(station, settings.state_dir)
-    heed_signals(station)
+    await desk.start()
+    signals.heed(station)
     log.info("edge-worker %s starts, pid %d, server %s", __version__, os.getpid(), settings.server)
     try:
         code = await Loop(station, transport, site, journal).run()
@@ -96,9 +98,7 @@ async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts
     finally:
         for task in background:
             task.cancel()
-        if server is not None:
-            server.close()
-            (settings.state_dir / admin.NAME).unlink(missing_ok=True)
+        desk.close()
         await launcher.close()
         await site.shipping.close()
         receiver.close()
@@ -152,12 +152,14 @@ def observe(station: Station, meters: Meters, users: UserFacts | None, launcher:
     def interval() -> float:
         return station.pace().telemetry_interval
 
+    station.turns["meters"] = meters.turn
     tasks = [asyncio.create_task(meters.run(interval, station.moment), name="meters")]
     orphans = Orphans(station, lambda: [*launcher.pids(), *(users.pids() if users is not None else ())])
     tasks.append(asyncio.create_task(orphans.run(), name="orphans"))
     limits = Limits(station.settings.job_memory, station.settings.job_processes)
     tasks.append(asyncio.create_task(Guard(station, limits).run(), name="guard"))
     if users is not None:
+        station.turns["facts"] = users.turn
         tasks.append(asyncio.create_task(users.run(interval, station.news.set), name="facts"))
     for task in tasks:
         task.add_done_callback(_tell_defect)
@@ -177,18 +179,3 @@ def make_launcher(settings: Settings, task_env: dict[str, str]) -> Launcher:
         raise BadSetting("--launch zygote needs fork, which this system has not: use --launch interpreter")
     errors = settings.state_dir / "zygote.log"
     return ZygoteLauncher(settings.task_python, task_env, settings.zygote_idle, errors)
-
-
-def heed_signals(station: Station) -> None:
-    """Drain on the first SIGTERM or SIGINT, stop the jobs on the second."""
-
-    def heed(name: str) -> None:
-        station.drain(f"{name} was received", "signal", at_once=station.departure is not None)
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            loop.add_signal_handler(number, heed, number.name)
-        except NotImplementedError:
-            # Windows' loop has no signal handlers of its own.
-            signal.signal(number, lambda n, _: loop.call_soon_threadsafe(heed, signal.Signals(n).name))

@@ -27,6 +27,7 @@ from edge_worker.facts_run import LONGEST
 from edge_worker.faults import BadSetting
 from edge_worker.health import read_status
 from edge_worker.patience import until_due
+from edge_worker.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,7 @@ class UserFacts:
         self._facts: dict[str, Fact] | None = None
         self._good_until = 0.0
         self._trouble = ""
+        self.turn = Turn()
 
     def ready(self) -> None:
         """Wait until the function is there. Blocking; raises BadSetting."""
@@ -189,6 +191,7 @@ class UserFacts:
         loop = asyncio.get_running_loop()
         while True:
             begun = time.monotonic()
+            self.turn("calling the function")
             facts, wrong = await loop.run_in_executor(self._thread, self._call)
             self._complain(wrong)
             if facts or not wrong:
@@ -196,6 +199,7 @@ class UserFacts:
                 self._facts, self._good_until = facts, time.monotonic() + KEPT * interval() + WITHIN
                 if news:
                     changed()
+            self.turn("waiting for the next interval")
             await until_due(begun, interval)
 
     def pids(self) -> list[int]:

@@ -15,6 +15,7 @@ from edge_worker.destination import Destination, Response
 from edge_worker.otlp import Signal
 from edge_worker.plan import BACKOFF_LAST, Delivery, backoff, jittered, read_delivery, returning
 from edge_worker.spool import Record
+from edge_worker.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,16 @@ class Forwarder:
         """Whether something cannot leave."""
         return any(lane.failures for lane in self._lanes)
 
+    @property
+    def turns(self) -> dict[str, Turn]:
+        """What each lane does."""
+        return {f"telemetry-{lane.signal}": lane.turn for lane in self._lanes}
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why the telemetry of a signal was not taken the last time, by signal."""
+        return {lane.signal: lane.error for lane in self._lanes if lane.error is not None}
+
     def start(self) -> None:
         """Begin to send."""
         for lane in self._lanes:
@@ -109,7 +120,10 @@ class Lane:
 
     def __init__(self, spool: Source, signal: Signal, destination: Destination) -> None:
         self._spool = spool
-        self._signal = signal
+        self.signal = signal
+        self.turn = Turn()
+        self.error: str | None = None
+        """Why nothing was taken the last time; None once it was."""
         self.destination = destination
         self.wanted: bool | None = None if destination.central else True
         """None until the central side has said it: what there is waits."""
@@ -138,25 +152,32 @@ class Lane:
 
     def _run(self) -> None:
         while (now := time.monotonic()) < self._end:
-            ready = self.wanted and self._spool.waits(self._signal)
+            ready = self.wanted and self._spool.waits(self.signal)
             if ready and self.due <= now:
+                self.turn("sending")
                 self._try()
             elif self._closing.is_set():
                 return
             else:
+                self.turn(self._rest(ready, now))
                 self.news.wait(self.due - now if ready else None)
                 self.news.clear()
+
+    def _rest(self, ready: bool | None, now: float) -> str:
+        if ready:
+            return f"waiting {self.due - now:.0f} s to try again"
+        return "waiting for telemetry" if self.wanted else "off: the central side has no collector"
 
     def _try(self) -> None:
         try:
             self._send()
         except Exception:
-            log.exception("telemetry (%s) could not be sent", self._signal)
+            log.exception("telemetry (%s) could not be sent", self.signal)
             self._later(Response(None, "a defect of the daemon"))
 
     def _send(self) -> None:
         # While it fails, one record is enough to find out.
-        found = self._spool.batch(self._signal, 0 if self._singly or self.failures else BATCH)
+        found = self._spool.batch(self.signal, 0 if self._singly or self.failures else BATCH)
         if not found:
             return
         records = [record for record, _ in found]
@@ -170,14 +191,14 @@ class Lane:
                 self._suspect(*found[0], answer)
             return
         if self.failures:
-            log.info("telemetry (%s) is taken again", self._signal)
+            log.info("telemetry (%s) is taken again", self.signal)
         self.failures = 0
         self._singly = max(0, self._singly - 1)
         if meaning is Delivery.TAKEN:
-            self._refusals, self._dropping, self._delivered = 0, False, True
+            self._refusals, self._dropping, self._delivered, self.error = 0, False, True, None
             self._spool.remove(records)
             rest = min(time.monotonic() - began, REST_MAX)
-            self._closing.wait(rest if self._spool.waits(self._signal) else max(rest, GATHER))
+            self._closing.wait(rest if self._spool.waits(self.signal) else max(rest, GATHER))
         elif len(records) > 1:
             self._singly = len(records)
         else:
@@ -205,15 +226,16 @@ class Lane:
         if parts is None:
             return False
         for part, payloads in zip(parts, (record.payloads // 2, -(-record.payloads // 2)), strict=True):
-            self._spool.append(self._signal, part, max(1, payloads))
+            self._spool.append(self.signal, part, max(1, payloads))
         self._spool.remove([record])
         return True
 
     def _drop(self, record: Record, answer: Response) -> None:
         # Once, for this line is telemetry, too, and may be refused in its turn.
         level = logging.DEBUG if self._dropping else logging.WARNING
-        log.log(level, "telemetry (%s) was refused and is dropped: %s", self._signal, answer.detail)
+        log.log(level, "telemetry (%s) was refused and is dropped: %s", self.signal, answer.detail)
         self._dropping = True
+        self.error = f"refused: {answer.detail}"
         self._spool.remove([record], "refused")
 
     def _later(self, answer: Response) -> None:
@@ -230,6 +252,7 @@ class Lane:
         # The first failures of a restart or a network hiccup are not worth a warning each.
         worth = self.failures in ((2, 5) if meaning is Delivery.LATER else (0,)) or self.failures % 20 == 19
         text = "telemetry (%s) cannot be delivered: %s; keeping it and trying again (failure %d)"
-        log.log(logging.WARNING if worth else logging.DEBUG, text, self._signal, answer.detail, self.failures + 1)
+        log.log(logging.WARNING if worth else logging.DEBUG, text, self.signal, answer.detail, self.failures + 1)
         self.failures += 1
+        self.error = answer.detail
         self.due = float("inf") if self._closing.is_set() else time.monotonic() + pause

@@ -63,8 +63,9 @@ class Host:
 
     def __init__(self, state_dir: Path, versions: dict[str, str], now: datetime) -> None:
         self._state_dir = state_dir
+        self.versions = versions
+        """Of the interpreter that runs tasks."""
         self._fixed: dict[str, str | int | float] = {
-            **versions,
             "edge_provider_version": __version__,
             "os": f"{platform.system()} {platform.release()} {platform.machine()}",
             "worker_start_time": now.astimezone(UTC).isoformat(),
@@ -73,7 +74,7 @@ class Host:
 
     def facts(self) -> dict[str, str | int | float]:
         """Return the facts; what the system does not tell is left out."""
-        found = dict(self._fixed)
+        found = {**self.versions, **self._fixed}
         for source in (_cpu, _memory, self._disk, _load):
             # psutil raises many things on odd systems; no heartbeat is worth less than such a number.
             with suppress(Exception):

@@ -19,6 +19,7 @@ from edge_worker.patience import pause, wait
 from edge_worker.received import Received, Revoked, Wish
 from edge_worker.site import JobTransport, Site
 from edge_worker.station import Station
+from edge_worker.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +56,18 @@ class Intake:
         self._journal = journal
         self._own = own
         self._step_down = step_down
+        # None of what they do has a bound: their calls may queue behind those of many jobs.
+        self._receiving, self._fetching = Turn(), Turn()
+        self.turns = {"fetch": self._fetching, "receive": self._receiving}
 
     async def receive(self) -> None:
         """Heed what the server says unasked; never returns."""
         station = self._station
         while True:
+            self._receiving("listening")
             match await self._transport.receive():
                 case JobOffer() as offer:
+                    self._receiving("taking an offer")
                     await self._take(offer)
                 case Wish() as wish:
                     station.hear(wish.reported, wish.reply)
@@ -80,8 +86,10 @@ class Intake:
         while station.departure is None:
             station.room.clear()
             if station.free <= 0 or self._transport.using != "polling":
+                self._fetching("waiting for a free slot" if station.free <= 0 else "jobs are pushed")
                 await station.room.wait()
                 continue
+            self._fetching("asking for a job")
             try:
                 offer = await self._transport.fetch(station.fetch_request())
             except Replaced as fault:
@@ -93,12 +101,15 @@ class Intake:
                     station.news.set()
                 log.log(logging.DEBUG if failures else logging.WARNING, "fetch: %s", fault)
                 retry = fault if isinstance(fault, Unreachable) else NotAllowed(0, "", "")
+                self._fetching("waiting to try again")
                 await asyncio.sleep(pause(failures, retry))
                 failures += 1
                 continue
             failures = 0
+            self._fetching("waiting until the next question is due")
             if offer is None or not await self._take(offer):
                 await wait(station.room, plan.jittered(station.pace().poll_interval, random.random()))  # noqa: S311
+        self._fetching("no more: leaving")
 
     async def _take(self, offer: JobOffer) -> bool:
         """Return whether the job is this worker's to see through, or decline it."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge_otel.state import WorkerState, observe
 from edge_otel.wire import WorkerReply
@@ -19,6 +19,7 @@ from edge_worker.patience import pause, persist, wait
 from edge_worker.pulse import Pulse, PulseTransport
 from edge_worker.site import Site
 from edge_worker.station import Station
+from edge_worker.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,11 @@ DELIVER_WITHIN, FAREWELL_WITHIN = 20.0, 10.0
 UNACCEPTED_WITHIN = 5.0
 """Seconds that a drain waits for answers about offers when nothing runs."""
 
-STOPPED, REFUSED, REPLACED = 0, 3, 4
-"""Exit codes; 2 is a bad configuration."""
+BEAT_WITHIN, SLACK = 300.0, 60.0
+"""Seconds for a heartbeat by all ways there are, each with its own timeouts; and beyond a pause."""
+
+STOPPED, REFUSED, REPLACED, HANDED_OVER = 0, 3, 4, 5
+"""Exit codes; 1 is a defect, 2 a bad configuration."""
 
 
 class Transport(IntakeTransport, PulseTransport, Protocol):
@@ -49,7 +53,9 @@ class Loop:
         self._journal = journal
         self._pulse = Pulse(transport, site.spans, site.meters, lambda: station.pace().heartbeat_sampling)
         station.maintained = lambda maintenance: site.spans.maintained(maintenance, time.time())
+        self._beating, self._leaving = Turn(), Turn("waiting for a reason to leave")
         self._intake = Intake(station, transport, site, journal, self._own, self._step_down)
+        station.turns |= {"heartbeat": self._beating, **self._intake.turns, "leave": self._leaving}
         self._tasks: set[asyncio.Task[None]] = set()
         self._met = False
         """The server has taken this daemon."""
@@ -63,12 +69,19 @@ class Loop:
         fetching = asyncio.create_task(self._intake.fetch(), name="fetch")
         receiving = asyncio.create_task(self._intake.receive(), name="receive")
         leaving = asyncio.create_task(self._leave(), name="leave")
+        handing = asyncio.create_task(station.handover.wait(), name="handover")
         try:
-            done, _ = await asyncio.wait({heart, fetching, receiving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            loops: set[asyncio.Task[Any]] = {heart, fetching, receiving, leaving, handing}
+            done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 # A defect ends the daemon; the jobs go on, and the next daemon adopts them.
                 task.result()
             if self._code != REFUSED:
+                await asyncio.wait({leaving, handing}, return_when=asyncio.FIRST_COMPLETED)
+            if handing.done():
+                # One who was replaced must not come back.
+                self._code = HANDED_OVER if self._code == STOPPED else self._code
+            elif self._code != REFUSED:
                 await leaving
                 # A fetch under way may still bring an offer, which is declined.
                 await asyncio.wait({fetching}, timeout=UNACCEPTED_WITHIN)
@@ -77,7 +90,7 @@ class Loop:
                 if not station.replaced:
                     await self._farewell()
         finally:
-            tasks = {heart, fetching, receiving, leaving, *self._tasks}
+            tasks = {heart, fetching, receiving, leaving, handing, *self._tasks}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -136,35 +149,36 @@ class Loop:
             state = observe(station.facts) if self._met or station.maintenance else WorkerState.STARTING
             report = station.report(state)
             station.news.clear()
+            self._beating("sending a heartbeat" if known else "registering", BEAT_WITHIN)
             try:
                 reply = await (self._pulse.beat(report) if known else self._pulse.register(report))
             except Forgotten as fault:
                 log.warning("the server does not know this worker: %s; registering again", fault)
                 station.registered.clear()
                 if not known:
-                    await asyncio.sleep(plan.jittered(plan.BACKOFF_LAST, random.random()))  # noqa: S311
+                    await self._rest(plan.jittered(plan.BACKOFF_LAST, random.random()))  # noqa: S311
                 continue
             except Replaced as fault:
                 self._step_down(fault)
-                return
+                break
             except Refused as fault:
                 if not self._met and not station.jobs:
                     log.error("%s. Registration as %r was refused.", fault, station.settings.name)  # noqa: TRY400
                     self._code = REFUSED
                     return
                 log.error("%s refused: %s", "heartbeat" if known else "registration", fault)  # noqa: TRY400
-                await asyncio.sleep(pause(0, NotAllowed(fault.status, fault.error, fault.detail)))
+                await self._rest(pause(0, NotAllowed(fault.status, fault.error, fault.detail)))
                 continue
             except Disconnected as fault:
                 log.log(logging.INFO if fault.orderly else logging.WARNING, "%s; connecting again", fault)
                 station.registered.clear()
                 station.carried(None)
-                await asyncio.sleep(fault.retry_after or 0.0)
+                await self._rest(fault.retry_after or 0.0)
                 continue
             except Unreachable as fault:
                 level = logging.WARNING if failures in (0, 5) or failures % 20 == 19 else logging.DEBUG
                 log.log(level, "%s; trying again (failure %d)", fault, failures + 1)
-                await asyncio.sleep(pause(failures, fault))
+                await self._rest(pause(failures, fault))
                 failures += 1
                 continue
             if failures:
@@ -172,9 +186,15 @@ class Loop:
             failures = 0
             self._met = True
             self._heed(known, report.state, reply)
-            await asyncio.sleep(NEWS_GAP)
             interval = plan.jittered(station.pace().heartbeat_interval, random.random())  # noqa: S311
+            self._beating("waiting until the next heartbeat is due", interval + SLACK)
+            await asyncio.sleep(NEWS_GAP)
             await wait(station.news, max(0.0, interval - NEWS_GAP))
+        self._beating("none any more: another daemon has this name")
+
+    async def _rest(self, seconds: float) -> None:
+        self._beating(f"waiting {seconds:.0f} s to try again", seconds + SLACK)
+        await asyncio.sleep(seconds)
 
     def _heed(self, known: bool, reported: WorkerState, reply: WorkerReply) -> None:
         station = self._station
@@ -196,6 +216,7 @@ class Loop:
     async def _leave(self) -> None:
         station = self._station
         await station.leaving.wait()
+        self._leaving("waiting for the jobs to end")
         begun, jobs = time.time(), station.facts.jobs
         while station.facts.jobs:
             station.stirred.clear()
@@ -219,6 +240,7 @@ class Loop:
     async def _deliver(self) -> None:
         if not self._tasks:
             return
+        self._leaving("delivering reports and logs")
         _, left = await asyncio.wait(self._tasks, timeout=DELIVER_WITHIN)
         if left:
             log.warning("%d jobs have reports or logs to send; the next start sends them", len(left))

@@ -18,6 +18,7 @@ from edge_worker.journal import Ticket, Verdict
 from edge_worker.outbox import Outbox
 from edge_worker.patience import until_due
 from edge_worker.readings import HostReadings, Reading
+from edge_worker.turn import Turn
 from edge_worker.usage import JobUsage, Running
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Meters:
         self._instruments: Instruments | None = None
         self._thread = ThreadPoolExecutor(1, "meters")
         self._look: Callable[[], Moment] | None = None
+        self.turn = Turn("off")
 
     def heartbeat(self, seconds: float, ok: bool) -> None:
         """A heartbeat was answered, or was not."""
@@ -81,14 +83,17 @@ class Meters:
         if not self._outbox.on:
             return
         self._look = look
+        self.turn("waiting to begin")
         await asyncio.sleep(min(FIRST_AFTER, interval()))
         while True:
             begun = time.monotonic()
             if self._outbox.wanted("metrics"):
+                self.turn("collecting")
                 try:
                     await self._collect(look())
                 except Exception:
                     log.exception("metrics of this time are lost")
+            self.turn("waiting for the next interval")
             await until_due(begun, interval)
 
     async def close(self) -> None:

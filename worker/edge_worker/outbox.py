@@ -20,6 +20,7 @@ from edge_worker.destination import Destination
 from edge_worker.forwarding import Forwarder
 from edge_worker.otlp import PARSED_MAX, SIGNALS, Signal
 from edge_worker.spool import Spool
+from edge_worker.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Outbox:
         self.on = bool(destinations)
         self._news = threading.Event()
         self._closing = threading.Event()
+        self._turned = Turn("off")
         self._writer = threading.Thread(target=self._write, name="outbox-writer", daemon=True)
 
     @property
@@ -84,6 +86,16 @@ class Outbox:
         """Payloads dropped since the start, by signal and reason."""
         with self._lock:
             return dict(self._dropped)
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why the telemetry of a signal was not taken the last time, by signal."""
+        return self._forwarder.errors
+
+    @property
+    def turns(self) -> dict[str, Turn]:
+        """What its threads do."""
+        return {"outbox": self._turned, **self._forwarder.turns}
 
     def start(self) -> None:
         """Begin to write and to forward."""
@@ -155,11 +167,13 @@ class Outbox:
         closing = False
         while not closing:
             try:
+                self._turned("writing")
                 self._turn()
             except Exception:
                 log.exception("outbox: some telemetry is lost")
             if (now := time.monotonic()) >= due and self._tell(told):
                 due = now + TELL
+            self._turned("waiting for telemetry")
             self._news.wait(RETRY if self._spool.memory else TELL)
             behind = self._forwarder.failing or self._spool.size >= BACKLOG
             closing = self._closing.wait(LINGER_LONG if behind else LINGER)

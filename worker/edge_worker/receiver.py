@@ -20,13 +20,14 @@ import h11
 
 from edge_worker import otlp
 from edge_worker.allowance import Allowance
-from edge_worker.conversation import HEAD_MAX, USE, Conversation, Refusal
-from edge_worker.otlp import Signal, TooLarge
+from edge_worker.conversation import Refusal, Reply
+from edge_worker.endpoint import HOST, Endpoint
+from edge_worker.otlp import CONTENT_TYPE, SIGNALS, Signal, TooLarge
 from edge_worker.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
+USE = "use OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, and gzip or no compression"
 
 PORT_FILE = "otlp-port"
 """Below the state folder: tasks that outlive the daemon find the next one at the same port."""
@@ -34,107 +35,53 @@ PORT_FILE = "otlp-port"
 UNZIPPED_MAX = 16 * 1024 * 1024
 """Bytes of a body after decompression."""
 
-HELD_MAX = 32 * 1024 * 1024
-"""Bytes of all bodies that are being received."""
-
 LARGE = 1024 * 1024
 """Bytes, decompressed, of a body that is unusual."""
-
-CONNECTIONS = 256
-"""Open at once; a new one beyond them takes the place of the one that has been idle for longest, or is slow."""
-
-SLOW = 2.0
-"""Seconds after which a request that has not come whole gives way."""
 
 RATE, BURST = 4 * 1024 * 1024, 32 * 1024 * 1024
 """Bytes a second, decompressed, over all tasks."""
 
 
 class Receiver:
-    """The endpoint, in the daemon's event loop; without a listener there is none."""
+    """What takes the telemetry of tasks; without a listener nothing does."""
+
+    advice = USE
 
     def __init__(self, listener: socket.socket | None, outbox: Outbox) -> None:
-        self._listener = listener
         self._outbox = outbox
         self._allowance = Allowance(RATE, BURST)
-        self._held = 0
-        self._idle: dict[asyncio.StreamWriter, None] = {}
-        self._busy: dict[asyncio.StreamWriter, float] = {}
-        """Since when, on the monotonic clock."""
-        self._open: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
         # Decompression and parsing, one body at a time: the event loop goes on, and memory is bounded.
         self._parser = ThreadPoolExecutor(1, thread_name_prefix="otlp")
-        self.url = f"http://{HOST}:{listener.getsockname()[1]}" if listener else None
+        self._endpoint = Endpoint(listener, self) if listener else None
+        self.url = self._endpoint.url if self._endpoint else None
 
     async def start(self) -> None:
         """Begin to listen."""
-        if self._listener is not None:
-            self._server = await asyncio.start_server(
-                self._serve, sock=self._listener, limit=HEAD_MAX, backlog=4 * CONNECTIONS
-            )
+        if self._endpoint is not None:
+            await self._endpoint.start()
 
     def close(self) -> None:
         """Close everything."""
-        if self._server is not None:
-            self._server.close()
-        for writer in self._open:
-            writer.transport.abort()
+        if self._endpoint is not None:
+            self._endpoint.close()
         self._parser.shutdown(wait=False, cancel_futures=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= CONNECTIONS:
-            victim = self._least()
-            if victim is None:
-                writer.transport.abort()
-                return
-            self._retire(victim)
-        self._open.add(writer)
-        try:
-            await Conversation(self, reader, writer).run()
-        except (OSError, TimeoutError, h11.ProtocolError):
-            pass  # the sender has gone, is too slow, or does not speak HTTP
-        except Exception:
-            log.exception("outbox: a request of a task has failed")
-        finally:
-            self._retire(writer)
+    def look(self, request: h11.Request) -> None:
+        """Raise Refusal where a request is no OTLP."""
+        signal_of(request)
+        is_zipped(request)
 
-    def rest(self, writer: asyncio.StreamWriter, idle: bool) -> None:
-        """Note that a connection waits for a request, or no longer."""
-        if idle:
-            self._busy.pop(writer, None)
-            self._idle[writer] = None
-        else:
-            self._idle.pop(writer, None)
-            self._busy[writer] = time.monotonic()
-
-    def _least(self) -> asyncio.StreamWriter | None:
-        """Return the connection that can be spared best; None where all are at work."""
-        if self._idle:
-            return next(iter(self._idle))
-        slowest = next(iter(self._busy), None)
-        return slowest if slowest is not None and self._busy[slowest] + SLOW < time.monotonic() else None
-
-    def _retire(self, writer: asyncio.StreamWriter) -> None:
-        self._idle.pop(writer, None)
-        self._busy.pop(writer, None)
-        self._open.discard(writer)
-        writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
-
-    def hold(self, size: int) -> bool:
-        """Account for ``size`` bytes of a body (negative: given back); return whether they may be kept."""
-        if size > 0 and self._held + size > HELD_MAX:
-            return False
-        self._held += size
-        return True
-
-    def refused(self, signal: Signal, refusal: Refusal) -> None:
+    def refused(self, request: h11.Request, refusal: Refusal) -> None:
         """Note that telemetry was refused."""
         reasons = {400: "invalid", 413: "too_large", 415: "not_protobuf"}
-        self._outbox.drop(signal, reasons.get(refusal.status, "refused_sender"))
+        with contextlib.suppress(Refusal):  # what was sent elsewhere is of no signal
+            self._outbox.drop(signal_of(request), reasons.get(refusal.status, "refused_sender"))
 
-    async def take(self, signal: Signal, body: bytes | None, zipped: bool) -> bytes:
-        """Return the answer to a body, None where it could not be held; raises Refusal."""
+    async def answer(self, request: h11.Request, body: bytes | None) -> Reply:
+        """Return the answer to telemetry; raises Refusal."""
+        return Reply(await self._take(signal_of(request), body, is_zipped(request)), CONTENT_TYPE)
+
+    async def _take(self, signal: Signal, body: bytes | None, zipped: bool) -> bytes:
         if body is None:
             self._outbox.drop(signal, "busy")
             return otlp.partial_success(1, "the worker receives too much at once: dropped")
@@ -156,6 +103,33 @@ class Receiver:
         if not self._outbox.put(signal, payload):
             return otlp.partial_success(items, "the worker's outbox is full: dropped")
         return b""
+
+
+def signal_of(request: h11.Request) -> Signal:
+    """Return the signal that a request sends; raises Refusal where it sends none."""
+    if request.method == b"PRI":
+        raise Refusal(415, f"gRPC is not spoken here: {USE}")
+    path = request.target.partition(b"?")[0].decode("latin-1")
+    signal = next((signal for signal in SIGNALS if path == f"/v1/{signal}"), None)
+    if signal is None:
+        raise Refusal(404, "there is nothing but /v1/traces, /v1/metrics and /v1/logs")
+    if request.method != b"POST":
+        raise Refusal(405, "only POST")
+    return signal
+
+
+def is_zipped(request: h11.Request) -> bool:
+    """Return whether the body is gzip; raises Refusal where it cannot be OTLP."""
+    headers = {name: value.decode("latin-1") for name, value in request.headers}
+    if b"origin" in headers:
+        raise Refusal(403, "this endpoint is not for browsers")
+    kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+    if kind != CONTENT_TYPE:
+        raise Refusal(415, f"the content type is {kind[:60] or 'missing'}: {USE}")
+    encoding = headers.get(b"content-encoding", "identity").strip().lower()
+    if encoding not in ("gzip", "identity", "none"):
+        raise Refusal(415, f"the content encoding is {encoding[:60]}: {USE}")
+    return encoding == "gzip"
 
 
 def _parsed(signal: Signal, body: bytes, zipped: bool) -> tuple[bytes, int]:

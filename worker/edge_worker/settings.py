@@ -93,6 +93,8 @@ class Settings(BaseSettings):
     """MiB of telemetry on disk."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "text", "json"] = "auto"
+    health_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
+    """On loopback; 0 is any free one, None is off."""
 
     toml: ClassVar[Path | None] = None
 

@@ -18,6 +18,7 @@ from edge_worker.logfile import LogFile
 from edge_worker.logplan import FIRST, SLOW, SMALLEST, fitting
 from edge_worker.settings import Pace
 from edge_worker.spans import Spans
+from edge_worker.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Shipping:
         self.spans = spans
         self.waiting = 0
         """Logs with something to send whose time has not come."""
+        self.eye = Turn("no logs")
         self._rate = rate
         self._fits = FIRST
         """Bytes of a log that the network takes at once, as far as that is known."""
@@ -139,6 +141,7 @@ class Shipping:
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         while self._followed:
+            self.eye(f"looking at {len(self._followed)} logs")
             try:
                 for file in await loop.run_in_executor(self._eyes, _grown, list(self._followed)):
                     if (tell := self._followed.get(file)) is not None:
@@ -149,7 +152,9 @@ class Shipping:
                 log.exception("a defect while looking at logs")
                 more = False
             if not more:
+                self.eye(f"waiting for {len(self._followed)} logs to grow")
                 await asyncio.sleep(min(LOOK, self.pace().log_interval))
+        self.eye("no logs")
 
 
 def _cut(file: LogFile, start: int, most: int) -> Piece | None:

@@ -20,6 +20,7 @@ from edge_worker.journal import Journal, Maintenance
 from edge_worker.meters import Moment
 from edge_worker.outbox import Outbox
 from edge_worker.settings import Pace, Settings, execution_api_url, pace
+from edge_worker.turn import Turn
 from edge_worker.usage import Running
 from edge_worker.watch import Watch
 
@@ -57,13 +58,22 @@ class Station:
         self.maintained: Callable[[Maintenance], None] = lambda _: None
         """Called with a maintenance that has ended."""
         self.replaced = False
+        self.handover = asyncio.Event()
+        """The daemon is to leave at once, and its jobs to the next one."""
+        self.turns: dict[str, Turn] = {}
+        """What each loop does."""
+        self.started = time.time()
         self.last_contact: float | None = None
         """Seconds since the epoch of the last answer to a heartbeat."""
+        self.heard_at: float | None = None
+        """The same on the monotonic clock, which nobody sets."""
         self.transport: str | None = None
         """The one in use: ``channel``, ``polling``, or None while the server does not answer."""
         self.transport_since = time.time()
         """Seconds since the epoch."""
         self._told: WorkerSettings | None = None
+        self._heard_comment: str | None = None
+        """Of a maintenance, as the server said it last."""
         self._reported_at = 0.0
         self.clock_skew: float | None = None
         """Seconds that this machine's clock is ahead of the server's."""
@@ -174,7 +184,7 @@ class Station:
     def hear(self, reported: WorkerState, reply: WorkerReply) -> None:
         """Obey the answer to a report of state ``reported``."""
         before = self.facts
-        self.last_contact = time.time()
+        self.last_contact, self.heard_at = time.time(), time.monotonic()
         if reply.settings is not None:
             self._told = reply.settings
         # A server that tells no settings has no gateway either.
@@ -194,6 +204,7 @@ class Station:
             self.maintain(None)
         elif self.maintenance:
             self._adopt(self.maintenance, reply)
+        self._heard_comment = reply.maintenance_comments
         if facts.draining and not before.draining:
             self.drain("asked to by the server", "admin")
 
@@ -211,7 +222,9 @@ class Station:
 
     def _adopt(self, maintenance: Maintenance, reply: WorkerReply) -> None:
         """Take over what an administrator has said about a maintenance that was on: then it is theirs to end."""
-        comment = reply.maintenance_comments if reply.maintenance_comments is not None else maintenance.comment
+        # What the server has said before is no news: it may not have heard yet what was said here since.
+        news = reply.maintenance_comments not in (None, self._heard_comment)
+        comment = (reply.maintenance_comments if news else None) or maintenance.comment
         # A server of edge3 does not say whose comment it is: none but an administrator writes another there.
         unsaid = reply.maintenance_origin is None and comment != maintenance.comment
         theirs = reply.maintenance_origin == "admin" or (unsaid and maintenance.origin == "automatic")
@@ -258,6 +271,11 @@ class Station:
         self.news.set()
         self.room.set()
         self.stirred.set()
+
+    def hand_over(self, reason: str) -> None:
+        """Leave at once; the jobs go on, and the next daemon of this state folder adopts them."""
+        log.info("handing over: %s; %d jobs go on", reason, self.facts.jobs)
+        self.handover.set()
 
     def changed(self) -> None:
         """A job's slot or its need to be reported has changed."""

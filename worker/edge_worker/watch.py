@@ -51,6 +51,11 @@ class Watch:
         self._remember(excused)
         return act
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the interpreter that runs tasks."""
+        return self._host.versions
+
     def users(self, now: float) -> dict[str, Fact] | None:
         """Return what the user's function told; None while that is not known, empty without a function."""
         return self._users.latest(now) if self._users is not None else {}

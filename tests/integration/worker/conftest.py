@@ -75,6 +75,12 @@ class Daemon:
             check=False,
         )
 
+    def status(self) -> dict[str, Any]:
+        """What the daemon tells of itself."""
+        done = self.command("status", "--output", "json")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
     def folders(self) -> list[Path]:
         jobs = self.state_dir / "jobs"
         return sorted(jobs.iterdir()) if jobs.exists() else []

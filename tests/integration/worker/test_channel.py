@@ -193,7 +193,7 @@ def test_server_that_is_gone_is_waited_for_while_jobs_go_on(central: FakeCentral
     asked = len(central.upgrades)
     central.wait_for(lambda: len(central.upgrades) >= asked + 5)
     assert daemon.exit_code() is None
-    assert json.loads(daemon.command("status").stdout)["transport"] is None
+    assert daemon.status()["transport"] is None
     central.down = False
     central.wait_for(finished(job))
     assert bytes(job.log) == b"ab"

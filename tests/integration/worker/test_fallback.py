@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.parametrize("transport", ["auto"])
 
 
 def transport_of(daemon: Daemon) -> Any:
-    return json.loads(daemon.command("status").stdout)["transport"]
+    return daemon.status()["transport"]
 
 
 def polls(central: FakeCentral) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import stat
@@ -69,7 +68,8 @@ def test_maintenance_is_remembered_over_a_restart(central: FakeCentral, start: S
     again = start()
     assert central.last()["state"] == "maintenance mode"
     assert central.last()["maintenance_comments"] == "belt broken"
-    assert json.loads(again.command("status").stdout)["maintenance"] == {"comment": "belt broken", "origin": "local"}
+    kept = again.status()["maintenance"]
+    assert (kept["comment"], kept["origin"]) == ("belt broken", "local")
     assert again.command("maintenance", "off").returncode == 0
     central.wait_for(lambda: central.last()["state"] == "idle")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from edge_worker import conversation, otlp, receiver
+from edge_worker import conversation, endpoint, otlp, receiver
 from edge_worker.outbox import Outbox
 from edge_worker.receiver import PORT_FILE, Receiver, listen
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -228,7 +228,7 @@ def test_full_outbox_is_success_in_part_and_an_unwanted_signal_is_success(url: s
 def test_bodies_that_are_too_much_together_are_dropped_and_the_memory_given_back(
     url: str, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiver, "HELD_MAX", 300_000)
+    monkeypatch.setattr(endpoint, "HELD_MAX", 300_000)
     body = payload("traces", "x", size=200_000)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(address(url), timeout=5)) for _ in range(3)]
@@ -262,7 +262,7 @@ def test_thousand_connections_leave_room_for_the_next(url: str, keeper: Keeper) 
 def test_busy_connections_are_not_hung_up_on_for_new_ones(
     url: str, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiver, "CONNECTIONS", 3)
+    monkeypatch.setattr(endpoint, "CONNECTIONS", 3)
     body = payload("traces", "patient")
     with contextlib.ExitStack() as stack:
         busy = [stack.enter_context(socket.create_connection(address(url), timeout=5)) for _ in range(3)]
@@ -279,8 +279,8 @@ def test_busy_connections_are_not_hung_up_on_for_new_ones(
 def test_requests_that_do_not_come_whole_give_way_to_new_ones(
     url: str, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiver, "CONNECTIONS", 3)
-    monkeypatch.setattr(receiver, "SLOW", 0.0)
+    monkeypatch.setattr(endpoint, "CONNECTIONS", 3)
+    monkeypatch.setattr(endpoint, "SLOW", 0.0)
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             begin(stack.enter_context(socket.create_connection(address(url), timeout=5)), 100)

@@ -37,11 +37,6 @@ def begin(start: Start, database: NewSession, tmp_path: Path) -> Callable[[Repli
     return begin
 
 
-def status(daemon: Daemon) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(daemon.command("status").stdout)
-    return found
-
-
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_jobs_run_once_each_while_servers_come_and_go(
     database_url: str,
@@ -106,7 +101,7 @@ def test_automatic_maintenance_is_stored_as_such_and_an_administrator_can_make_i
     wait_for(lambda: stored() == ("maintenance mode", "automatic", "torn"), "maintenance", timeout=10)
     with database() as session:
         workers.request_maintenance(session, "site-1", None, datetime.now(UTC), by="test")
-    wait_for(lambda: status(daemon)["maintenance"]["origin"] == "admin", "the daemon to hear", timeout=10)
+    wait_for(lambda: daemon.status()["maintenance"]["origin"] == "admin", "the daemon to hear", timeout=10)
     level.write_text("20")
     wait_for(lambda: "good again" in daemon.said, "the health to be good", timeout=10)
     wait_for(lambda: stored()[:2] == ("maintenance mode", "admin"), "the administrator's maintenance", timeout=10)
@@ -120,16 +115,16 @@ def test_wishes_of_an_administrator_are_obeyed_within_seconds(
 ) -> None:
     daemon = begin(launcher.start(database_url))
     wait_for(lambda: "by channel" in daemon.said, "the worker", timeout=30)
-    wait_for(lambda: status(daemon)["state"] == "idle", "the worker to be idle", timeout=30)
+    wait_for(lambda: daemon.status()["state"] == "idle", "the worker to be idle", timeout=30)
     with database() as session:
         workers.request_maintenance(session, "site-1", "new disks", datetime.now(UTC), by="test")
-    wait_for(lambda: status(daemon)["state"] == "maintenance mode", "maintenance", timeout=10)
+    wait_for(lambda: daemon.status()["state"] == "maintenance mode", "maintenance", timeout=10)
     with database() as session:
         workers.end_maintenance(session, "site-1", datetime.now(UTC), by="test")
-    wait_for(lambda: status(daemon)["state"] == "idle", "the end of maintenance", timeout=10)
+    wait_for(lambda: daemon.status()["state"] == "idle", "the end of maintenance", timeout=10)
     with database() as session:
         workers.set_concurrency(session, "site-1", 7)
-    wait_for(lambda: status(daemon)["concurrency"] == 7, "the concurrency", timeout=10)
+    wait_for(lambda: daemon.status()["concurrency"] == 7, "the concurrency", timeout=10)
     with database() as session:
         workers.request_shutdown(session, "site-1", datetime.now(UTC), by="test")
     assert daemon.process.wait(20) == 0

@@ -1,0 +1,42 @@
+"""What answers those on this machine: the admin socket, and the health port where it is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from edge_worker import admin
+from edge_worker.endpoint import Endpoint
+from edge_worker.station import Station
+
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """Both of them."""
+
+    def __init__(self, station: Station) -> None:
+        """Take the health port. Raises BadSetting."""
+        self._station = station
+        self._admin: asyncio.Server | None = None
+        self._checks: Endpoint | None = None
+        if (port := station.settings.health_port) is not None:
+            # Not before it is wanted: it costs memory.
+            from edge_worker.checks import Checks, listen
+
+            self._checks = Endpoint(listen(port), Checks(station))
+
+    async def start(self) -> None:
+        """Begin to answer. Raises OSError."""
+        self._admin = await admin.serve(self._station, self._station.settings.state_dir)
+        if self._checks is not None:
+            await self._checks.start()
+            log.info("health is told at %s", self._checks.url)
+
+    def close(self) -> None:
+        """Answer no more."""
+        if self._checks is not None:
+            self._checks.close()
+        if self._admin is not None:
+            self._admin.close()
+            (self._station.settings.state_dir / admin.NAME).unlink(missing_ok=True)
