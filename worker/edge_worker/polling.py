@@ -28,7 +28,7 @@ from edge_otel.wire import (
     WorkerReport,
 )
 from edge_worker import access
-from edge_worker.faults import REFUSALS, Rewind, Unreachable
+from edge_worker.faults import REFUSALS, Refused, Rewind, Unreachable
 from edge_worker.journal import Ticket
 from edge_worker.plan import Answer, read_answer, read_retry_after
 from edge_worker.settings import Settings
@@ -134,7 +134,8 @@ class Polling:
         await self._in("jobs", lambda: self._call("PATCH", path, body=report, carrier=ticket.span or None))
 
     async def append_log(self, ticket: Ticket, piece: Piece) -> tuple[int, int]:
-        """Send log bytes; return the server's cursor and the HTTP status. Raises Rewind on a gap."""
+        """Send log bytes; return the server's cursor and the HTTP status. Raises Rewind on a gap, and Refused with 413
+        also where it is a proxy on the way that takes no such body."""
 
         def call() -> tuple[int, int]:
             headers = {
@@ -144,7 +145,12 @@ class Polling:
                 **({"Content-Encoding": "gzip"} if piece.packed else {}),
             }
             path = f"v2/jobs/{ticket.id}/log"
-            answer = self._call("PATCH", path, data=piece.body, headers=headers, carrier=ticket.span or None)
+            try:
+                answer = self._call("PATCH", path, data=piece.body, headers=headers, carrier=ticket.span or None)
+            except Unreachable as fault:
+                if fault.status == 413:
+                    raise Refused(413, "", str(fault)) from None
+                raise
             return _cursor(answer), answer.status_code
 
         return await self._in("logs", call)

@@ -69,12 +69,13 @@ def test_chunks_keep_to_the_size_asked_for_and_are_compressed(central: FakeCentr
     assert sum(len(call.body) for call in sent) < len(job.log) / 10
 
 
-def test_smaller_chunks_follow_when_one_is_too_large(central: FakeCentral, start: Start) -> None:
+@pytest.mark.parametrize("too_large", [refusal(413, "TooLarge"), Answer(413, raw=b"<html>nginx</html>")])
+def test_smaller_chunks_follow_when_one_is_too_large(central: FakeCentral, start: Start, too_large: Answer) -> None:
     def limit(call: Call) -> Answer | None:
         if is_log(call):
             first, last = call.headers["content-range"].removeprefix("bytes ").removesuffix("/*").split("-")
             if int(last) - int(first) >= 1500:
-                return refusal(413, "TooLarge")
+                return too_large
         return None
 
     central.faults.append(limit)
