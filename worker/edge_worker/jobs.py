@@ -260,7 +260,7 @@ class Job:
         self.unreported = False
         if self._process is not None:
             await processes.stop(self._process, self._site.kill_grace, self._folder.logs)
-        await self._site.launcher.settled(self._folder)
+        await stopping.result(self._site, self._folder, self._process)
         self.active = False
         self._site.changed()
         self._verdict = verdict

@@ -5,27 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from edge_worker.faults import LaunchFailed
+from edge_worker.forker import Forker
 from edge_worker.journal import JobFolder, Started
 from edge_worker.processes import identity
-from edge_worker.tasklog import tail
 
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 READY_WITHIN = 120.0
 """Seconds for a zygote to load Airflow: on a slow disk the first import takes tens of seconds."""
-
-OLDEST = 3600.0
-"""Seconds after which a zygote takes no more jobs, so that upgraded packages come to be used."""
 
 
 class Launcher(Protocol):
@@ -91,86 +86,6 @@ class InterpreterLauncher:
         self._children.clear()
 
 
-class _Zygote:
-    """One zygote process and the answers that are awaited from it."""
-
-    def __init__(self, python: str, env: Mapping[str, str], errors: Path) -> None:
-        self.errors = errors
-        self.born = time.monotonic()
-        self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.starting: dict[str, asyncio.Future[None]] = {}
-        self.running: dict[str, asyncio.Event] = {}
-        with errors.open("wb") as output:
-            self.process = subprocess.Popen(
-                [python, "-P", str(HERE / "zygote.py")],
-                env=dict(env),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                start_new_session=True,
-            )
-        self.reader = asyncio.create_task(self._read(), name=f"zygote-{self.process.pid}")
-
-    @property
-    def usable(self) -> bool:
-        return not self.reader.done() and self.process.stdin is not None and not self.process.stdin.closed
-
-    def order(self, folder: str) -> asyncio.Future[None]:
-        """Ask for a job to be started."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.starting[folder] = future
-        self.running[folder] = asyncio.Event()
-        assert self.process.stdin is not None
-        os.write(self.process.stdin.fileno(), json.dumps({"folder": folder}).encode() + b"\n")
-        return future
-
-    def retire(self) -> None:
-        """Give it no more jobs: it goes when its last child has ended."""
-        if self.process.stdin is not None:
-            with suppress(OSError):
-                self.process.stdin.close()
-
-    async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader()
-        pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), self.process.stdout)
-        try:
-            while line := await reader.readline():
-                self._hear(json.loads(line))
-        finally:
-            pipe.close()
-            self.retire()
-            why = LaunchFailed("; ".join(["the zygote has ended", *tail(self.errors, 5)]))
-            awaited: list[asyncio.Future[Any]] = [self.ready, *self.starting.values()]
-            for future in awaited:
-                if not future.done():
-                    future.set_exception(why)
-                    future.exception()  # may be awaited by nobody
-            for event in self.running.values():
-                event.set()
-            if not loop.is_closed() and self.process.poll() is None:
-                # Its end of the pipe is closed, so it is about to exit; only the reaping is left.
-                with suppress(subprocess.TimeoutExpired):
-                    await asyncio.to_thread(self.process.wait, 5)
-
-    def _hear(self, answer: dict[str, str]) -> None:
-        if "ready" in answer and not self.ready.done():
-            self.ready.set_result(True)
-        elif folder := answer.get("started"):
-            if (future := self.starting.pop(folder, None)) and not future.done():
-                future.set_result(None)
-        elif folder := answer.get("failed"):
-            if (future := self.starting.pop(folder, None)) and not future.done():
-                future.set_exception(LaunchFailed(answer["error"]))
-            if event := self.running.pop(folder, None):
-                event.set()
-        elif folder := answer.get("ended"):
-            if (future := self.starting.pop(folder, None)) and not future.done():
-                future.set_exception(LaunchFailed(f"the process ended at once with code {answer['exit_code']}"))
-            if event := self.running.pop(folder, None):
-                event.set()
-
-
 class ZygoteLauncher:
     """Forks from a process that has Airflow loaded; it starts with the first job and goes after an idle time."""
 
@@ -181,20 +96,17 @@ class ZygoteLauncher:
         self._env = env
         self._idle = idle
         self._errors = errors
-        self._zygote: _Zygote | None = None
+        self._zygote: Forker | None = None
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
-        self._owned: list[_Zygote] = []
+        self._owned: list[Forker] = []
 
     async def launch(self, folder: JobFolder) -> Started:
         """Fork a supervisor for the job."""
         if self._timer is not None:
             self._timer.cancel()
         zygote = await self._ready()
-        try:
-            await zygote.order(str(folder.path))
-        except OSError as error:
-            raise LaunchFailed(f"the zygote does not listen: {error.strerror}") from None
+        await zygote.fork(str(folder.path))
         started = folder.started()
         if started is None:
             raise LaunchFailed("the process did not write its pid")
@@ -225,15 +137,16 @@ class ZygoteLauncher:
                 zygote.reader.cancel()
         await asyncio.gather(*(zygote.reader for zygote in self._owned), return_exceptions=True)
 
-    async def _ready(self) -> _Zygote:
+    async def _ready(self) -> Forker:
         async with self._lock:
             zygote = self._zygote
-            if zygote is not None and zygote.usable and time.monotonic() - zygote.born > OLDEST:
+            if zygote is not None and zygote.usable and (why := zygote.unfit(time.monotonic())):
+                log.info("zygote %d is replaced: %s", zygote.process.pid, why)
                 zygote.retire()
             if zygote is None or not zygote.usable:
                 self._owned = [old for old in self._owned if not old.reader.done()]
                 try:
-                    zygote = self._zygote = _Zygote(self._python, self._env, self._errors)
+                    zygote = self._zygote = Forker(self._python, self._env, self._errors)
                 except OSError as error:
                     raise LaunchFailed(f"{self._python}: {error.strerror}") from None
                 self._owned.append(zygote)

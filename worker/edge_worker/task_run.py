@@ -75,6 +75,14 @@ def claim(folder: Path) -> None:
         temporary.unlink()
 
 
+def claimed_by(folder: Path) -> int | None:
+    """Return the pid of the process that runs, or ran, the job of ``folder``."""
+    try:
+        return int(json.loads((folder / "process.json").read_bytes())["pid"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def used(*usages: Any) -> dict[str, Any]:
     """Return CPU time (seconds, of all) and peak memory (bytes, of the largest process) of getrusage(2)'s answers."""
     unit = 1 if sys.platform == "darwin" else 1024

@@ -158,7 +158,7 @@ class Zygote:
             try:
                 pid = os.fork()
             except OSError as error:
-                self.tell(failed=str(folder), error=f"fork: {error}")
+                self.tell(failed=str(folder), error=f"the zygote cannot fork: {error.strerror}", refused=True)
                 continue
             if pid == 0:
                 self.child(folder)
@@ -209,7 +209,7 @@ class Zygote:
             code = os.waitstatus_to_exitcode(status)
             result = folder / "result.json"
             judged = result.exists()
-            if folder.exists() and not judged:
+            if not judged and self.task_run.claimed_by(folder) == pid:
                 found = {"exit_code": code, "error": None, "time": time.time(), **self.task_run.used(usage)}
                 with contextlib.suppress(OSError):
                     self.task_run.write(result, found)

@@ -40,6 +40,7 @@ def execute(workload: str, server: str | None, end_leftovers: Callable[[], None]
         "code": 0,
         "state": None,
         "wait_for_file": wait_for_file,
+        "folder": folder,
         "os": os,
         "sys": sys,
         "time": time,
@@ -59,6 +60,24 @@ def execute(workload: str, server: str | None, end_leftovers: Callable[[], None]
     return found["code"], found["state"]
 
 
+def spoil(zygote: ModuleType) -> None:
+    """Do to the first zygote what machines and libraries do."""
+    mark = Path(os.environ.get("STUB_ZYGOTE_SPOILT", ""))
+    if mark.name and not mark.exists():
+        mark.touch()
+        if mark.name == "cannot-fork":
+            zygote.os.fork = lambda: os.execv("/nonexistent", ["no such program"])
+        elif mark.name == "grows":
+            tell, held = zygote.Zygote.tell, []
+
+            def hoard(self: Any, **what: Any) -> None:
+                if "ended" in what:
+                    held.append(bytearray(os.urandom(1024) * 1024 * 50))
+                tell(self, **what)
+
+            zygote.Zygote.tell = hoard
+
+
 def main() -> None:
     arguments = sys.argv[1:]
     assert arguments.pop(0) == "-P"
@@ -73,6 +92,7 @@ def main() -> None:
     if module is not task_run:
         if os.environ.get("STUB_ZYGOTE_FAILS"):
             sys.exit("this zygote cannot start")
+        spoil(module)
         module.preload = lambda: None
         module.start_tracing = lambda: None
         module.load_task_run = lambda: task_run
