@@ -24,6 +24,7 @@ check: $(READY) ## Check style, types and what is generated only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --no-warn-unreachable --cache-dir .mypy_cache/win32 -p edge_worker
 	$(BIN)/python docs/catalogue.py --check
 	$(BIN)/python -m dashboards.build --check
 

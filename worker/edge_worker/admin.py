@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -47,7 +48,7 @@ def _address(state_dir: Path) -> Iterator[str]:
 
 async def serve(station: Station, state_dir: Path) -> asyncio.Server | None:
     """Listen for the administrator on this machine; None where there are no Unix sockets. Raises OSError."""
-    if not hasattr(socket, "AF_UNIX") or os.name == "nt":
+    if sys.platform == "win32" or not hasattr(socket, "AF_UNIX"):
         return None
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with _address(state_dir) as address:

@@ -136,7 +136,10 @@ class Child:
         """End it and what it has started, now."""
         with contextlib.suppress(OSError):
             if self._process.poll() is None:
-                os.killpg(self._process.pid, signal.SIGKILL) if hasattr(os, "killpg") else self._process.kill()
+                if sys.platform == "win32":
+                    self._process.kill()
+                else:
+                    os.killpg(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             self._process.wait(1)
             self._process.stdin.close()  # type: ignore[union-attr]

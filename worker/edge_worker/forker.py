@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -56,8 +57,9 @@ class Forker:
                 start_new_session=True,
             )
         assert self.process.stdin is not None
-        # One that does not read must not hold the daemon.
-        os.set_blocking(self.process.stdin.fileno(), False)
+        if sys.platform != "win32":
+            # One that does not read must not hold the daemon.
+            os.set_blocking(self.process.stdin.fileno(), False)
         self.reader = asyncio.create_task(self._read(), name=f"zygote-{self.process.pid}")
 
     @property

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,5 +96,7 @@ def _memory() -> dict[str, float]:
 
 
 def _load() -> dict[str, float]:
+    if sys.platform == "win32":
+        return {}
     one, five, _ = os.getloadavg()
     return {"load1": round(one, 3), "load5": round(five, 3)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from collections import defaultdict
@@ -35,7 +36,7 @@ class Seen:
 
 def table() -> Table:
     """Return all processes by pid."""
-    return _from_proc() if sys.platform == "linux" else _from_psutil()
+    return _from_psutil() if sys.platform != "linux" else _from_proc()
 
 
 @cache
@@ -49,7 +50,7 @@ def boot() -> str:
 
 def _from_proc() -> Table:
     found = {}
-    page = os.sysconf("SC_PAGE_SIZE")
+    page = mmap.PAGESIZE
     for name in os.listdir("/proc"):  # noqa: PTH208 - ten times as fast
         if not name.isdigit():
             continue
@@ -66,7 +67,9 @@ def _from_psutil() -> Table:
     found = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError), process.oneshot():
-            session = os.getsid(process.pid) if sys.platform != "win32" else 0
+            session = 0
+            if sys.platform != "win32":
+                session = os.getsid(process.pid)
             identity = f"started:{process.create_time():.0f}"
             living = process.status() != psutil.STATUS_ZOMBIE
             memory = process.memory_info().rss

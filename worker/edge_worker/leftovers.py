@@ -85,7 +85,8 @@ def end(grace: float, others: bool = False) -> list[str]:
                     told[pid] = number
                     names.setdefault(pid, f"{_name(pid)} (pid {pid})")
                     # Not waited for, hence nobody else's pid.
-                    os.kill(pid, number)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
             if (rest := begun + until - time.monotonic()) <= 0:
                 break
             _await_child(rest)
@@ -95,6 +96,8 @@ def end(grace: float, others: bool = False) -> list[str]:
 
 def _left(others: bool) -> list[int]:
     """Return the children that live; with ``others`` those outside this process's group."""
+    if sys.platform == "win32":
+        return []
     reap(but=-1 if others else 0)
     try:
         # Nearly always there is no child, and this costs less than a look at all processes.

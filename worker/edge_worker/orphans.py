@@ -61,10 +61,12 @@ class Orphans:
 
     async def _look(self) -> bool:
         """Do what there is to do; return whether somebody is still to be ended."""
+        # First: whom this look finds has been noted by then, if the daemon has started it.
+        among = await asyncio.to_thread(kin.table)
         jobs = list(self._station.jobs.values())
         mine = frozenset([*self._started(), *(job.process.pid for job in jobs if job.process is not None)])
         starting = any(job.running and job.process is None for job in jobs)
-        found = strangers(os.getpid(), mine, starting, await asyncio.to_thread(kin.table))
+        found = strangers(os.getpid(), mine, starting, among)
         # To a container's first process people's orphans come, too.
         living = [seen for seen in found if seen.living and os.getpid() != 1]
         for seen in found:
@@ -75,6 +77,6 @@ class Orphans:
             # Who is seen twice has not been started just now.
             if seen.identity in self._met:
                 log.warning("process %d was left behind by a job and is killed", seen.pid)
-                processes.send(seen, signal.SIGKILL)
+                processes.send(seen, processes.KILL)
         self._met = frozenset(seen.identity for seen in living)
         return bool(living)

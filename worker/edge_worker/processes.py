@@ -24,8 +24,8 @@ POLL = 0.5
 GONE_WITHIN = 5.0
 """Seconds for killed processes to vanish; those that the kernel does not let die are left to it."""
 
-_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
-_STOP = getattr(signal, "SIGSTOP", _KILL)
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+STOP = getattr(signal, "SIGSTOP", KILL)
 
 
 def identity(pid: int) -> str:
@@ -125,11 +125,11 @@ def kill(process: Started, logs: Path | None = None, spare: bool = False) -> int
     while fresh := [seen for seen in _members(process, logs, spare) if seen.pid not in held]:
         for seen in fresh:
             held[seen.pid] = seen
-            send(seen, _STOP)
+            send(seen, STOP)
         if time.monotonic() > until:
             break
     for seen in held.values():
-        send(seen, _KILL)
+        send(seen, KILL)
     while _members(process, logs, spare) and held and time.monotonic() < until:
         time.sleep(0.01)
     return len(held)

@@ -183,7 +183,7 @@ def _load() -> Readings:
 def _place_of(folder: Path) -> dict[str, str]:
     """Return device and mount point of a folder."""
     mount = folder.resolve()
-    while not mount.is_mount():
+    while not os.path.ismount(mount):
         mount = mount.parent
     device = next((p.device for p in psutil.disk_partitions(all=True) if p.mountpoint == str(mount)), "unknown")
     return {names.DEVICE: device, names.MOUNTPOINT: str(mount)}

@@ -94,10 +94,10 @@ def used(*usages: Any) -> dict[str, Any]:
 
 def usage() -> dict[str, Any]:
     """Return what this process and its children have used; empty where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return {}
+    import resource
+
     return used(resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
 
 
@@ -151,6 +151,8 @@ def wake_on_exit(process: Any) -> None:
 
     A child whose pipes are closed a moment before it is gone would else be noticed at the next heartbeat, 5 s later.
     """
+    if sys.platform != "linux":
+        return
     child = os.fdopen(os.pidfd_open(process.pid), "rb", buffering=0)
 
     def forget(_: Any) -> None:

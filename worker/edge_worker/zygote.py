@@ -26,6 +26,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+assert sys.platform != "win32", "where there is no fork there is no zygote"
+
 OTEL_ON = "AIRFLOW__TRACES__OTEL_ON"
 
 
@@ -226,7 +228,8 @@ class Zygote:
         """
         orphans = [pid for pid in self.task_run.leftovers.children() if pid not in self.children]
         for pid in orphans:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         return bool(orphans)
 
     def tell_ended(self) -> None:
