@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import psutil
 import pytest
 from conftest import stub_interpreter, workload
 from edge_worker import forker, processes
 from edge_worker.faults import LaunchFailed
 from edge_worker.journal import JobFolder, Started, Ticket
 from edge_worker.launch import ZygoteLauncher
+from test_jobs import gone
 
 
 class Place:
@@ -90,7 +90,7 @@ def test_zygote_that_does_not_answer_is_replaced(tmp_path: Path, monkeypatch: py
         os.kill(zygote, signal.SIGSTOP)
         with pytest.raises(LaunchFailed, match="the zygote has ended"):
             await here.launch(here.job())
-        assert not psutil.pid_exists(zygote)
+        assert gone(zygote)
         await here.run()
         assert zygote not in here.launcher.pids()
         assert await here.see_through(folder) == 0
