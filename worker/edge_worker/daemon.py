@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 log = logging.getLogger(__name__)
+
+OPEN_FILES = 16_384
+"""A job needs three at most."""
 
 
 async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts | None, export: LogExport) -> int:
@@ -122,11 +126,23 @@ def read_token(settings: Settings) -> TokenFile:
 
 
 def prepare_loop() -> None:
-    """Make the event loop ours."""
+    """Make the event loop ours, and this process fit for many jobs."""
+    allow_files()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(daemonlog.heed_callbacks)
     # Files and checksums; the default would be many threads, each with its own memory arena.
     loop.set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="files"))
+
+
+def allow_files() -> None:
+    """Allow this process as many open files as thousands of jobs need: services often begin with 1024."""
+    if sys.platform == "win32":
+        return
+    from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    if soft not in (RLIM_INFINITY, hard) and soft < OPEN_FILES:
+        setrlimit(RLIMIT_NOFILE, (OPEN_FILES if hard == RLIM_INFINITY else min(hard, OPEN_FILES), hard))
 
 
 def span_recorder(who: dict[str, str], outbox: Outbox) -> Recorder:

@@ -202,7 +202,11 @@ def test_workload_that_cannot_run_tells_why_in_its_log(
     assert any("ValidationError" in event for event in events(job))
 
 
-def test_real_task_leaves_neither_zombie_nor_orphan(central: FakeCentral, site: Daemon) -> None:
+@pytest.mark.parametrize("launch", ["zygote", "interpreter"])
+def test_real_task_leaves_neither_zombie_nor_orphan(
+    central: FakeCentral, start: Start, tmp_path: Path, launch: str
+) -> None:
+    real(central, start, tmp_path, launch=launch)
     leaving = execute_task(central, "leaving")
     central.wait_for(finished(leaving), 90)
     assert leaving.state == "success"
