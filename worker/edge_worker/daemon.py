@@ -138,11 +138,12 @@ def allow_files() -> None:
     """Allow this process as many open files as thousands of jobs need: services often begin with 1024."""
     if sys.platform == "win32":
         return
-    from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit, setrlimit
+    import resource as limits
 
-    soft, hard = getrlimit(RLIMIT_NOFILE)
-    if soft not in (RLIM_INFINITY, hard) and soft < OPEN_FILES:
-        setrlimit(RLIMIT_NOFILE, (OPEN_FILES if hard == RLIM_INFINITY else min(hard, OPEN_FILES), hard))
+    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == limits.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != limits.RLIM_INFINITY and soft < wanted:
+        limits.setrlimit(limits.RLIMIT_NOFILE, (wanted, hard))
 
 
 def span_recorder(who: dict[str, str], outbox: Outbox) -> Recorder:
