@@ -46,10 +46,17 @@ def edge():
             print("waiting for the dead to be taken away")
         [left] = [p for p in psutil.Process(os.getppid()).children() if p.name() == "sleep"]
         logging.getLogger("user").info("left %d", left.pid)
+    @task
+    def greedy():
+        import os
+        from threading import Event
+        held = os.urandom(1024) * 1024 * 700
+        Event().wait()
     well()
     ill()
     killed()
     leaving()
+    greedy()
 
 edge()
 """
@@ -200,6 +207,19 @@ def test_workload_that_cannot_run_tells_why_in_its_log(
     central.wait_for(finished(job), 90)
     assert job.state == "failed"
     assert any("ValidationError" in event for event in events(job))
+
+
+def test_task_over_its_limit_is_ended_and_airflow_told_by_its_supervisor(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    real(central, start, tmp_path, job_memory=500)
+    greedy = execute_task(central, "greedy")
+    central.wait_for(finished(greedy), 90)
+    assert greedy.end is not None
+    assert (greedy.state, greedy.end["exit_code"]) == ("failed", -9)
+    assert "more than the 500 MiB that --job-memory allows" in greedy.end["error"]
+    assert greedy.end["error"] in events(greedy)
+    assert [call.json["state"] for call in central.executions if call.path.endswith("/state")] == ["failed"]
 
 
 @pytest.mark.parametrize("launch", ["zygote", "interpreter"])
