@@ -76,7 +76,7 @@ class Orphans:
         for seen in living:
             # Who is seen twice has not been started just now.
             if seen.identity in self._met:
-                log.warning("process %d was left behind by a job and is killed", seen.pid)
+                log.warning("process %d was left behind and is killed", seen.pid)
                 processes.send(seen, processes.KILL)
         self._met = frozenset(seen.identity for seen in living)
         return bool(living)
