@@ -23,7 +23,14 @@ STUB = Path(__file__).with_name("stub_python.py")
 class Daemon:
     """One ``edge-worker start``, whose log is a file."""
 
-    def __init__(self, central: FakeCentral, folder: Path, options: dict[str, str | None], env: dict[str, str]) -> None:
+    def __init__(
+        self,
+        central: FakeCentral,
+        folder: Path,
+        options: dict[str, str | None],
+        env: dict[str, str],
+        by: tuple[str, ...] = (),
+    ) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
         self.log = folder / f"daemon-{len(list(folder.glob('daemon-*')))}.log"
@@ -52,7 +59,7 @@ class Daemon:
         clean |= {"PYTHONWARNINGS": "error", **env, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_worker", "start", *arguments],
+                [*by, sys.executable, "-m", "edge_worker", "start", *arguments],
                 env=clean,
                 stdout=output,
                 stderr=output,
@@ -120,10 +127,12 @@ def start(central: FakeCentral, tmp_path: Path, transport: str) -> Iterator[Star
     """Start a daemon; options are its flags with dashes as underscores, None leaves one out."""
     daemons: list[Daemon] = []
 
-    def begin(env: dict[str, str] | None = None, registered: bool = True, **options: Any) -> Daemon:
+    def begin(
+        env: dict[str, str] | None = None, registered: bool = True, by: tuple[str, ...] = (), **options: Any
+    ) -> Daemon:
         chosen = {"transport": transport, **options}
         flags = {name.replace("_", "-"): None if value is None else str(value) for name, value in chosen.items()}
-        daemon = Daemon(central, tmp_path, flags, env or {})
+        daemon = Daemon(central, tmp_path, flags, env or {}, by)
         daemons.append(daemon)
         if registered:
             seen = len(central.reports)

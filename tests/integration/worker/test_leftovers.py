@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -163,3 +164,27 @@ def test_process_without_supervisor_and_session_is_found_by_its_environment(
     start(launch="interpreter")
     central.wait_for(finished(job))
     assert gone(pid_in(note))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may make a PID namespace")
+@pytest.mark.parametrize("launch", ["zygote", "interpreter"])
+def test_first_process_of_a_container_takes_away_all_dead_and_kills_only_what_is_a_jobs(
+    central: FakeCentral, start: Start, tmp_path: Path, launch: str
+) -> None:
+    """As init of a PID namespace the daemon is given everybody's orphans."""
+    note, go = tmp_path / "pid", tmp_path / "go"
+    outer = start(launch=launch, by=("unshare", "--pid", "--fork", "--mount-proc"))
+    [daemon] = psutil.Process(outer.pid).children()
+    job = central.offer(workload(f"{DAEMONISE}\ndaemonise({str(note)!r}); wait_for_file({str(go)!r})"))
+    central.wait_for(note.exists)
+    command = ["nsenter", "--target", str(daemon.pid), "--pid", "--mount"]
+    subprocess.run([*command, "sh", "-c", "setsid sleep 3600 & setsid true &"], check=True)
+    killer = central.offer(workload("os.kill(os.getpid(), signal.SIGKILL)"))
+    central.wait_for(finished(killer))
+    go.touch()
+    central.wait_for(finished(job))
+    central.wait_for(lambda: not [c for c in daemon.children() if c.status() == psutil.STATUS_ZOMBIE])
+    [left] = [child for child in daemon.children() if child.name() == "sleep"]
+    assert outer.exit_code() is None
+    daemon.kill()
+    central.wait_for(lambda: gone(left.pid))
