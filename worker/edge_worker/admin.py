@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from edge_worker import status
 from edge_worker.faults import BadSetting
 from edge_worker.journal import Maintenance
+from edge_worker.reload import Reloaded
 from edge_worker.station import Station
 
 NAME = "admin.sock"
@@ -46,12 +47,12 @@ def _address(state_dir: Path) -> Iterator[str]:
         os.close(folder)
 
 
-async def serve(station: Station, state_dir: Path) -> asyncio.Server | None:
+async def serve(station: Station, reload: Callable[[], Reloaded]) -> asyncio.Server | None:
     """Listen for the administrator on this machine; None where there are no Unix sockets. Raises OSError."""
     if sys.platform == "win32" or not hasattr(socket, "AF_UNIX"):
         return None
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with _address(state_dir) as address:
+    with _address(station.settings.state_dir) as address:
         # The folder's lock is ours, so a socket that is here was left behind.
         with suppress(FileNotFoundError):
             Path(address).unlink()
@@ -67,7 +68,7 @@ async def serve(station: Station, state_dir: Path) -> asyncio.Server | None:
                 request = json.loads(await reader.readline())
                 # First: the answer to a request that ends the daemon must be on its way before it does.
                 unwritable = await status.trouble_writing(station)
-                answer: dict[str, Any] = perform(station, request) or status.status(station, unwritable)
+                answer: dict[str, Any] = perform(station, request, reload) or status.status(station, unwritable)
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         except (ValueError, OSError, TimeoutError):
@@ -78,8 +79,9 @@ async def serve(station: Station, state_dir: Path) -> asyncio.Server | None:
     return await asyncio.start_unix_server(answer, sock=listener, limit=REQUEST_MAX)
 
 
-def perform(station: Station, request: Any) -> dict[str, str] | None:
-    """Do what an administrator asks for; return an error where that cannot be done."""
+def perform(station: Station, request: Any, reload: Callable[[], Reloaded]) -> dict[str, Any] | None:
+    """Do what an administrator asks for; return an error where that cannot be done, or what the status does not
+    tell."""
     match request:
         case {"do": "status"}:
             pass
@@ -97,6 +99,11 @@ def perform(station: Station, request: Any) -> dict[str, str] | None:
             station.drain("asked to on this machine", "local")
         case {"do": "stop"}:
             station.drain("stopped on this machine", "local", at_once=True)
+        case {"do": "reload"}:
+            try:
+                return vars(reload())
+            except BadSetting as problem:
+                return {"error": f"settings are as before, for the new ones are not usable: {problem}"}
         case {"do": "handover"}:
             station.hand_over("asked to on this machine")
         case _:

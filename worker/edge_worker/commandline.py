@@ -24,6 +24,7 @@ exit codes of the other commands:
 SIGNALS = """\
 signals:
   SIGTERM, SIGINT  drain; a second one stops the jobs, too
+  SIGHUP           read settings again, as `edge-worker reload`
   SIGUSR1          hand over, as `edge-worker handover`
 """
 
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         choices=["live", "ready"],
         help="show only whether it lives, or takes jobs, and why not; exit code 0 or 1",
     )
+    _local(commands, "reload", "read the daemon's settings, token and environment of tasks again")
     for name, text in (
         ("drain", "take no more jobs and leave when the present ones have ended"),
         ("stop", "stop the jobs and leave"),

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_otel import __version__
 from edge_otel.telemetry import names, variables
@@ -22,15 +23,17 @@ from edge_worker.guard import Guard
 from edge_worker.host import Host, TaskInterpreter
 from edge_worker.journal import Journal
 from edge_worker.launch import InterpreterLauncher, Launcher, ZygoteLauncher
-from edge_worker.limits import Limits
 from edge_worker.link import Link
 from edge_worker.logexport import LogExport
 from edge_worker.loop import Loop
 from edge_worker.meters import Meters
+from edge_worker.notify import Notifier, watch
 from edge_worker.orphans import Orphans
 from edge_worker.outbox import Outbox
 from edge_worker.polling import Polling, TokenFile
 from edge_worker.receiver import Receiver, listen
+from edge_worker.reload import Reload
+from edge_worker.renewal import follow
 from edge_worker.settings import Settings
 from edge_worker.shipping import Shipping
 from edge_worker.site import Site
@@ -47,72 +50,143 @@ OPEN_FILES = 16_384
 """A job needs three at most."""
 
 
-async def run(settings: Settings, interpreter: TaskInterpreter, users: UserFacts | None, export: LogExport) -> int:
-    """Run the daemon until it has left; return the exit code. Raises BadSetting."""
-    token = read_token(settings)
-    task_file = environment.read_file(settings.task_env_file) if settings.task_env_file else {}
-    journal = Journal(settings.state_dir)
-    journal.lock()
-    outbox = make_outbox(settings, token)
-    receiver = Receiver(listen(settings.state_dir) if outbox.on else None, outbox)
-    task_env = environment.for_tasks(os.environ, task_file, settings.name, receiver.url)
+async def run(
+    settings: Settings,
+    sources: Callable[[], Settings],
+    interpreter: TaskInterpreter,
+    users: UserFacts | None,
+    export: LogExport,
+) -> int:
+    """Run the daemon until it has left; return the exit code. ``sources`` reads the settings again. Raises
+    BadSetting."""
     prepare_loop()
+    daemon = Daemon(settings, sources, interpreter, users, export)
+    await daemon.start()
     try:
-        transport = Link(settings, token, Polling(settings, token))
-    except OSError as error:
-        raise BadSetting(f"--ca-file or --client-cert: {error}") from None
-    host = Host(settings.state_dir, interpreter.versions(), datetime.now(UTC))
-    if users is not None:
-        users.ready()
-    station = Station(settings, Watch(settings, host, users), journal, task_env, outbox)
-    launcher = make_launcher(settings, task_env)
-    who = resource("edge-worker", **{names.WORKER_NAME: settings.name})
-    spans = Spans(settings.name, span_recorder(who, outbox), outbox.written)
-    meters = Meters(who, outbox, settings.state_dir)
-    site = Site(
-        worker=settings.name,
-        transport=transport,
-        launcher=launcher,
-        spans=spans,
-        meters=meters,
-        shipping=Shipping(transport, station.pace, spans, settings.log_rate * 1024),
-        execution_api_url=station.execution_api_url,
-        executors=station.executors,
-        task_env=task_env,
-        kill_grace=settings.kill_grace,
-        job_nice=settings.job_nice,
-        changed=station.changed,
-    )
-    station.turns |= {"logs": site.shipping.eye, **outbox.turns}
-    desk = Desk(station)
-    background = observe(station, meters, users, launcher)
-    outbox.start()
-    export.start(outbox, who)
-    await receiver.start()
-    await desk.start()
-    signals.heed(station)
-    log.info("edge-worker %s starts, pid %d, server %s", __version__, os.getpid(), settings.server)
-    try:
-        code = await Loop(station, transport, site, journal).run()
+        code = await daemon.loop()
         log.info("edge-worker has left")
     except Exception:
         # It will end the process, whose own words stay at the site.
         log.critical("a defect ends the daemon; its jobs go on", exc_info=True)
         raise
     finally:
-        for task in background:
-            task.cancel()
-        desk.close()
-        await launcher.close()
-        await site.shipping.close()
-        receiver.close()
-        await meters.close()
-        await asyncio.to_thread(spans.close)
-        await asyncio.to_thread(export.close)
-        await asyncio.to_thread(outbox.close)
-        await transport.close()
-        journal.unlock()
+        await daemon.stop()
     return code
+
+
+class Daemon:
+    """All parts. Each is started and stopped here."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sources: Callable[[], Settings],
+        interpreter: TaskInterpreter,
+        users: UserFacts | None,
+        export: LogExport,
+    ) -> None:
+        """Lock the state folder and put the parts together. Raises BadSetting."""
+        self._settings = settings
+        self._interpreter, self._users, self._export = interpreter, users, export
+        self._notifier = Notifier(os.environ)
+        self._tasks: list[asyncio.Task[None]] = []
+        token = read_token(settings)
+        users_env = users_environment(settings)
+        self._journal = Journal(settings.state_dir)
+        self._journal.lock()
+        self._outbox = make_outbox(settings, token)
+        self._receiver = Receiver(listen(settings.state_dir) if self._outbox.on else None, self._outbox)
+        try:
+            self._transport = Link(settings, token, Polling(settings, token))
+        except OSError as error:
+            raise BadSetting(f"--ca-file or --client-cert: {error}") from None
+        host = Host(settings.state_dir, interpreter.versions(), datetime.now(UTC))
+        if users is not None:
+            users.ready()
+        task_env = environment.for_tasks(os.environ, users_env, settings.name, self._receiver.url)
+        station = self._station = Station(settings, Watch(settings, host, users), self._journal, task_env, self._outbox)
+        self._launcher = make_launcher(settings, task_env)
+        self._who = resource("edge-worker", **{names.WORKER_NAME: settings.name})
+        self._spans = Spans(settings.name, span_recorder(self._who, self._outbox), self._outbox.written)
+        self._meters = Meters(self._who, self._outbox, settings.state_dir)
+        self._site = Site(
+            worker=settings.name,
+            transport=self._transport,
+            launcher=self._launcher,
+            spans=self._spans,
+            meters=self._meters,
+            shipping=Shipping(self._transport, station.pace, self._spans),
+            execution_api_url=station.execution_api_url,
+            executors=station.executors,
+            task_env=lambda: station.task_env,
+            settings=lambda: station.settings,
+            changed=station.changed,
+        )
+        self._reload = Reload(station, sources, self._task_env, token, self._launcher, self._notifier)
+        self._desk = Desk(station, self._reload)
+
+    def _task_env(self, settings: Settings) -> dict[str, str]:
+        return environment.for_tasks(os.environ, users_environment(settings), settings.name, self._receiver.url)
+
+    async def start(self) -> None:
+        """Begin to answer those on this machine, and to look at it."""
+        self._station.turns |= {"logs": self._site.shipping.eye, **self._outbox.turns, "meters": self._meters.turn}
+        self._outbox.start()
+        self._export.start(self._outbox, self._who)
+        await self._receiver.start()
+        await self._desk.start()
+        self._observe()
+        signals.heed(self._station, self._reload.on_signal)
+        text = "edge-worker %s starts, pid %d, server %s"
+        log.info(text, __version__, os.getpid(), self._settings.server)
+
+    async def loop(self) -> int:
+        """Do the work; return the exit code."""
+        return await Loop(self._station, self._transport, self._site, self._journal).run()
+
+    async def stop(self) -> None:
+        """Let go of everything; jobs that run go on."""
+        self._notifier.say("STOPPING=1")
+        for task in self._tasks:
+            task.cancel()
+        self._desk.close()
+        await self._launcher.close()
+        await self._site.shipping.close()
+        self._receiver.close()
+        await self._meters.close()
+        await asyncio.to_thread(self._spans.close)
+        await asyncio.to_thread(self._export.close)
+        await asyncio.to_thread(self._outbox.close)
+        await self._transport.close()
+        self._journal.unlock()
+
+    def _observe(self) -> None:
+        """Start what looks at this worker again and again."""
+        station, launcher, users = self._station, self._launcher, self._users
+
+        def interval() -> float:
+            return station.pace().telemetry_interval
+
+        orphans = Orphans(station, lambda: [*launcher.pids(), *(users.pids() if users is not None else ())])
+        loops: dict[str, Coroutine[Any, Any, None]] = {
+            "meters": self._meters.run(interval, station.moment),
+            "orphans": orphans.run(),
+            "guard": Guard(station).run(),
+            "notify": watch(station, self._notifier),
+            "renewal": follow(self._interpreter, station, self._reload.asked, launcher.outdate),
+        }
+        if users is not None:
+            station.turns["facts"] = users.turn
+            loops["facts"] = users.run(interval, station.news.set)
+        for name, loop in loops.items():
+            task = asyncio.create_task(loop, name=name)
+            task.add_done_callback(_tell_defect)
+            self._tasks.append(task)
+
+
+def users_environment(settings: Settings) -> dict[str, str]:
+    """Return what the user has for the environment of tasks. Raises BadSetting."""
+    return environment.read_file(settings.task_env_file) if settings.task_env_file else {}
 
 
 def read_token(settings: Settings) -> TokenFile:
@@ -161,26 +235,6 @@ def make_outbox(settings: Settings, token: TokenFile) -> Outbox:
     """Return the outbox; one that takes nothing where OTEL_SDK_DISABLED says so."""
     to = {} if variables.disabled(os.environ) else destinations(settings, token, os.environ)
     return Outbox(settings.state_dir / "outbox", settings.outbox_size * 1024 * 1024, to)
-
-
-def observe(station: Station, meters: Meters, users: UserFacts | None, launcher: Launcher) -> list[asyncio.Task[None]]:
-    """Start what looks at this worker again and again."""
-
-    def interval() -> float:
-        return station.pace().telemetry_interval
-
-    station.turns["meters"] = meters.turn
-    tasks = [asyncio.create_task(meters.run(interval, station.moment), name="meters")]
-    orphans = Orphans(station, lambda: [*launcher.pids(), *(users.pids() if users is not None else ())])
-    tasks.append(asyncio.create_task(orphans.run(), name="orphans"))
-    limits = Limits(station.settings.job_memory, station.settings.job_processes)
-    tasks.append(asyncio.create_task(Guard(station, limits).run(), name="guard"))
-    if users is not None:
-        station.turns["facts"] = users.turn
-        tasks.append(asyncio.create_task(users.run(interval, station.news.set), name="facts"))
-    for task in tasks:
-        task.add_done_callback(_tell_defect)
-    return tasks
 
 
 def _tell_defect(task: asyncio.Task[None]) -> None:

@@ -56,8 +56,13 @@ def configure(level: str, style: Literal["auto", "text", "json"], *more: logging
     plain = style == "text" or (style == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextLines("%(asctime)s %(levelname)-7s %(message)s") if plain else JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler, *more], force=True)
-    logging.getLogger("edge_worker").setLevel(level.upper())
+    set_level(level)
     # It warns of each broken connection, which we do ourselves, once.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     # Its errors come with a traceback, and with DEBUG it would show the token; we tell of each broken connection.
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
+
+
+def set_level(level: str) -> None:
+    """Say what is of this level, or more important: debug, info, warning or error."""
+    logging.getLogger("edge_worker").setLevel(level.upper())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from edge_worker import admin
 from edge_worker.endpoint import Endpoint
+from edge_worker.reload import Reloaded
 from edge_worker.station import Station
 
 log = logging.getLogger(__name__)
@@ -15,9 +17,9 @@ log = logging.getLogger(__name__)
 class Desk:
     """Both of them."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, reload: Callable[[], Reloaded]) -> None:
         """Take the health port. Raises BadSetting."""
-        self._station = station
+        self._station, self._reload = station, reload
         self._admin: asyncio.Server | None = None
         self._checks: Endpoint | None = None
         if (port := station.settings.health_port) is not None:
@@ -28,7 +30,7 @@ class Desk:
 
     async def start(self) -> None:
         """Begin to answer. Raises OSError."""
-        self._admin = await admin.serve(self._station, self._station.settings.state_dir)
+        self._admin = await admin.serve(self._station, self._reload)
         if self._checks is not None:
             await self._checks.start()
             log.info("health is told at %s", self._checks.url)

@@ -14,6 +14,9 @@ OTLP_PREFIX = "OTEL_EXPORTER_OTLP_"
 
 EXPORTERS = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER")
 
+SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")
+"""Variables that systemd sets for the daemon alone."""
+
 EXECUTION_API_URL = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
 EXECUTORS = "AIRFLOW__CORE__EXECUTOR"
 
@@ -53,8 +56,10 @@ def read_file(path: Path) -> dict[str, str]:
 
 
 def without_own(mine: Mapping[str, str]) -> dict[str, str]:
-    """Return the daemon's environment without its settings, where its telemetry goes, and what opens that door."""
-    return {key: value for key, value in mine.items() if not key.upper().startswith((ENV_PREFIX, OTLP_PREFIX))}
+    """Return the daemon's environment without its settings, where its telemetry goes, and what opens that door; and
+    without its line to systemd."""
+    own = (ENV_PREFIX, OTLP_PREFIX)
+    return {key: value for key, value in mine.items() if not key.upper().startswith(own) and key not in SERVICE}
 
 
 def for_tasks(

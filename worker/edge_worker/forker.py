@@ -41,6 +41,8 @@ class Forker:
         self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.starting: dict[str, asyncio.Future[None]] = {}
         self.running: dict[str, asyncio.Event] = {}
+        self.outdated = ""
+        """Why it is to start no more jobs."""
         self._heard = 0
         """Answers so far."""
         self._first_memory = 0

@@ -14,25 +14,33 @@ from edge_worker.station import Station
 INTERVAL = 0.5
 """Seconds between looks: what a job can do beyond its limit until it is seen. One look takes milliseconds."""
 
+UNLIMITED = 5.0
+"""Seconds between looks for a limit that a reload may bring."""
+
 
 class Guard:
     """Looks at all running jobs again and again."""
 
-    def __init__(self, station: Station, limits: Limits) -> None:
+    def __init__(self, station: Station) -> None:
         self._station = station
-        self._limits = limits
         self._over: set[tuple[str, int]] = set()
         """Jobs that were over a limit at the last look."""
 
     async def run(self) -> None:
-        """Look until cancelled; returns at once where there is no limit."""
-        while self._limits:
-            await asyncio.sleep(INTERVAL)
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL if self._limits else UNLIMITED)
+            if not self._limits:
+                continue
             jobs = {key: job for key, job in self._station.jobs.items() if job.running and job.process is not None}
             over = await asyncio.to_thread(self._look, jobs) if jobs else {}
             # The supervisor is left to tell Airflow; should it be what uses so much, it is next.
             await asyncio.gather(*(jobs[key].kill(why, spare=key not in self._over) for key, why in over.items()))
             self._over = set(over)
+
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self._station.settings.job_memory, self._station.settings.job_processes)
 
     def _look(self, jobs: dict[tuple[str, int], Job]) -> dict[tuple[str, int], str]:
         among = kin.table()

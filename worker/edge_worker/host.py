@@ -21,9 +21,10 @@ PROBE_WITHIN = 30.0
 
 _PROBE = """
 import importlib.metadata as m, json, platform
-try: airflow = m.version("apache-airflow-core")
-except m.PackageNotFoundError: airflow = None
-print(json.dumps({"airflow_version": airflow, "python_version": platform.python_version()}))
+try: found = m.distribution("apache-airflow-core")
+except m.PackageNotFoundError: airflow = packages = None
+else: airflow, packages = found.version, str(found.locate_file(""))
+print(json.dumps({"airflow_version": airflow, "python_version": platform.python_version(), "packages": packages}))
 """
 
 
@@ -31,7 +32,8 @@ class TaskInterpreter:
     """The Python that runs tasks, asked for its versions in the background; Airflow is not imported."""
 
     def __init__(self, python: str) -> None:
-        self._python = python
+        self.python = python
+        self._packages: str | None = None
         try:
             self._probe = subprocess.Popen(
                 [python, "-P", "-c", _PROBE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -47,16 +49,26 @@ class TaskInterpreter:
         except subprocess.TimeoutExpired:
             self._probe.kill()
             self._probe.communicate()
-            raise BadSetting(f"--task-python: {self._python} did not answer within {PROBE_WITHIN:.0f} s") from None
+            raise BadSetting(f"--task-python: {self.python} did not answer within {PROBE_WITHIN:.0f} s") from None
         except ValueError:
             last = (errors.decode(errors="replace").strip().splitlines() or ["it printed nothing"])[-1]
-            raise BadSetting(f"--task-python: {self._python} is not a usable Python 3.11 or later: {last}") from None
+            raise BadSetting(f"--task-python: {self.python} is not a usable Python 3.11 or later: {last}") from None
         airflow, python = found["airflow_version"], found["python_version"]
         if airflow is None or python is None:
             raise BadSetting(
-                f"--task-python: {self._python} has no Apache Airflow; give the Python of an environment that has it"
+                f"--task-python: {self.python} has no Apache Airflow; give the Python of an environment that has it"
             )
+        self._packages = found.get("packages")
         return {"airflow_version": airflow, "python_version": python}
+
+    def mark(self) -> tuple[int, ...]:
+        """Return what changes when packages are installed, upgraded or removed, or others take their place."""
+        found: tuple[int, ...] = ()
+        for path in (self.python, self._packages):
+            with suppress(OSError):
+                seen = Path(path or self.python).stat()
+                found += (seen.st_ino, seen.st_mtime_ns)
+        return found
 
 
 class Host:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from edge_otel.telemetry import context
 from edge_otel.wire import FetchRequest, JobOffer, JobReport
-from edge_worker import plan, spans, subject
+from edge_worker import plan, reports, spans, subject
 from edge_worker.faults import Fault, Forgotten, NotAllowed, Replaced, Unreachable
 from edge_worker.jobs import Job
 from edge_worker.journal import Journal, Ticket
@@ -90,10 +90,13 @@ class Intake:
                 await station.room.wait()
                 continue
             self._fetching("asking for a job")
+            request = reports.question(station)
             try:
-                offer = await self._transport.fetch(station.fetch_request())
+                offer = await self._transport.fetch(request)
             except Replaced as fault:
-                self._step_down(fault)
+                # By ourselves, where the session is another one meanwhile.
+                if request.session == station.session:
+                    self._step_down(fault)
                 continue
             except Fault as fault:
                 if isinstance(fault, Forgotten):

@@ -259,7 +259,7 @@ class Job:
         """Stop a job that is not ours, and send the rest of its log. ``verdict`` is in the folder for a next daemon."""
         self.unreported = False
         if self._process is not None:
-            await processes.stop(self._process, self._site.kill_grace, self._folder.logs)
+            await processes.stop(self._process, self._site.settings().kill_grace, self._folder.logs)
         await stopping.result(self._site, self._folder, self._process)
         self.active = False
         self._site.changed()

@@ -31,6 +31,12 @@ class Launcher(Protocol):
     async def launch(self, folder: JobFolder) -> Started:
         """Start the job's process; raises LaunchFailed where none runs."""
 
+    def renew(self, env: Mapping[str, str], idle: float) -> None:
+        """Start jobs with this environment from now on; ``idle`` is in seconds, of what waits for jobs."""
+
+    def outdate(self, why: str) -> None:
+        """Start no more jobs from what was loaded before now."""
+
     async def settled(self, folder: JobFolder) -> None:
         """Wait until whoever sees the job's process die has said so, or will not."""
 
@@ -68,6 +74,13 @@ class InterpreterLauncher:
             raise LaunchFailed(f"{self._command[0]}: {error.strerror}") from None
         self._children[folder.path] = child
         return Started(child.pid, identity(child.pid), time.time())
+
+    def renew(self, env: Mapping[str, str], idle: float) -> None:
+        """Start the next interpreters with this environment."""
+        self._env = dict(env)
+
+    def outdate(self, why: str) -> None:
+        """Each job has an interpreter of its own."""
 
     async def settled(self, folder: JobFolder) -> None:
         """The child was reaped by the one who waited for it; only its handle is left."""
@@ -112,6 +125,18 @@ class ZygoteLauncher:
             raise LaunchFailed("the process did not write its pid")
         return started
 
+    def renew(self, env: Mapping[str, str], idle: float) -> None:
+        """Have the next job started by a new zygote where the environment is another one."""
+        if env != self._env:
+            self._env = env
+            self.outdate("the environment of tasks has changed")
+        self._idle = idle
+
+    def outdate(self, why: str) -> None:
+        """Have the next job started by a new zygote. The present one stays until then: it may be starting a job."""
+        if self._zygote is not None:
+            self._zygote.outdated = why
+
     async def settled(self, folder: JobFolder) -> None:
         """Wait for the zygote to have reaped the job's process."""
         for zygote in self._owned:
@@ -140,7 +165,7 @@ class ZygoteLauncher:
     async def _ready(self) -> Forker:
         async with self._lock:
             zygote = self._zygote
-            if zygote is not None and zygote.usable and (why := zygote.unfit(time.monotonic())):
+            if zygote is not None and zygote.usable and (why := zygote.outdated or zygote.unfit(time.monotonic())):
                 log.info("zygote %d is replaced: %s", zygote.process.pid, why)
                 zygote.retire()
             if zygote is None or not zygote.usable:

@@ -26,6 +26,11 @@ def perform(command: str, given: dict[str, Any]) -> int:
     answer = ask(state_dir(given["state_dir"], given["config"]), request)
     if command == "status":
         return _show(answer, given)
+    if command == "reload":
+        print("changed:", ", ".join(answer["changed"]) or "nothing")  # noqa: T201
+        if answer["waiting"]:
+            print("these need a restart, and are as before:", ", ".join(answer["waiting"]))  # noqa: T201
+        return DONE
     print(f"{answer['name']}: {answer['state']}, {len(answer['jobs'])} jobs")  # noqa: T201
     if given.get("wait"):
         sys.stdout.flush()

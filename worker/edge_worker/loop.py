@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from edge_otel.state import WorkerState, observe
 from edge_otel.wire import WorkerReply
-from edge_worker import plan, subject
+from edge_worker import plan, reports, subject
 from edge_worker.faults import Disconnected, Fault, Forgotten, NotAllowed, Refused, Replaced, Unreachable
 from edge_worker.intake import Intake, IntakeTransport
 from edge_worker.jobs import Job
@@ -143,11 +143,11 @@ class Loop:
         station = self._station
         failures = 0
         while not station.replaced:
-            known = station.registered.is_set()
+            known = station.begin()
             station.look()
             # A worker in maintenance says so from the first word, else the server would take it out of it.
             state = observe(station.facts) if self._met or station.maintenance else WorkerState.STARTING
-            report = station.report(state)
+            report = reports.report(station, state)
             station.news.clear()
             self._beating("sending a heartbeat" if known else "registering", BEAT_WITHIN)
             try:
@@ -251,6 +251,6 @@ class Loop:
             return
         try:
             async with asyncio.timeout(FAREWELL_WITHIN):
-                await persist(lambda: self._pulse.beat(self._station.report(state)), "last heartbeat")
+                await persist(lambda: self._pulse.beat(reports.report(self._station, state)), "last heartbeat")
         except (TimeoutError, Fault) as fault:
             log.warning("the server was not told that this worker is offline: %s", fault or "no answer in time")

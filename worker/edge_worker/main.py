@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 from edge_worker.commandline import parser
 from edge_worker.faults import BadSetting
-
-if TYPE_CHECKING:
-    from edge_worker.facts import UserFacts
-    from edge_worker.host import TaskInterpreter
-    from edge_worker.logexport import LogExport
-    from edge_worker.settings import Settings
 
 DEFECT, BAD_CONFIGURATION = 1, 2
 
@@ -41,7 +37,8 @@ def _start(flags: dict[str, Any]) -> int:
     from edge_worker import daemonlog, settings
     from edge_worker.logexport import LogExport
 
-    chosen = settings.load(flags, flags.pop("config", None))
+    sources = partial(settings.load, flags, flags.pop("config", None))
+    chosen = sources()
     # It keeps what is said until it can be sent.
     export = LogExport()
     daemonlog.configure(chosen.log_level, chosen.log_format, export)
@@ -54,16 +51,16 @@ def _start(flags: dict[str, Any]) -> int:
     from edge_worker.daemon import run
 
     try:
-        return _run(run, chosen, interpreter, users, export)
+        return _run(run, chosen, sources, interpreter, users, export)
     finally:
         if users is not None:
             users.close()
 
 
-def _run(run: Any, chosen: Settings, interpreter: TaskInterpreter, users: UserFacts | None, export: LogExport) -> int:
+def _run(run: Callable[..., Coroutine[Any, Any, int]], *parts: Any) -> int:
     import asyncio
 
-    return asyncio.run(run(chosen, interpreter, users, export))  # type: ignore[no-any-return]
+    return asyncio.run(run(*parts))
 
 
 def _ask(command: str, given: dict[str, Any]) -> int:

@@ -212,6 +212,8 @@ class Pace:
     telemetry_interval: float = 30.0
     heartbeat_sampling: float = 0.01
     """Share of ordinary heartbeats that are recorded as spans."""
+    log_rate: float = 0.0
+    """Bytes of task log that are sent a second at most, as compressed; 0 is no bound."""
 
 
 def pace(settings: Settings, told: WorkerSettings | None) -> Pace:
@@ -235,6 +237,7 @@ def pace(settings: Settings, told: WorkerSettings | None) -> Pace:
         heartbeat_sampling=default.heartbeat_sampling
         if settings.heartbeat_sampling is None
         else settings.heartbeat_sampling,
+        log_rate=settings.log_rate * 1024,
     )
 
 

@@ -62,16 +62,15 @@ class LogTransport(Protocol):
 
 
 class Shipping:
-    """Owned by the daemon. ``rate`` bounds what it sends, in bytes a second on the network; 0 is no bound."""
+    """Owned by the daemon."""
 
-    def __init__(self, transport: LogTransport, pace: Callable[[], Pace], spans: Spans, rate: float = 0) -> None:
+    def __init__(self, transport: LogTransport, pace: Callable[[], Pace], spans: Spans) -> None:
         self.transport = transport
         self.pace = pace
         self.spans = spans
         self.waiting = 0
         """Logs with something to send whose time has not come."""
         self.eye = Turn("no logs")
-        self._rate = rate
         self._fits = FIRST
         """Bytes of a log that the network takes at once, as far as that is known."""
         self._free_at = 0.0
@@ -96,7 +95,8 @@ class Shipping:
     def limit(self) -> int:
         """Most bytes of one piece."""
         known = min(self._fits, self.pace().log_chunk_bytes)
-        return min(known, max(SMALLEST, int(self._rate * SLOW))) if self._rate else known
+        rate = self.pace().log_rate
+        return min(known, max(SMALLEST, int(rate * SLOW))) if rate else known
 
     async def read(self, call: Callable[..., R], *arguments: object) -> R:
         """Return what a call gives that reads a file."""
@@ -118,8 +118,8 @@ class Shipping:
     async def send(self, ticket: Ticket, piece: Piece) -> tuple[int, int]:
         """Send a piece as soon as the rate allows it; return the server's cursor and the HTTP status. Raises Fault."""
         await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
-        if self._rate:
-            self._free_at = max(time.monotonic(), self._free_at) + len(piece.body) / self._rate
+        if rate := self.pace().log_rate:
+            self._free_at = max(time.monotonic(), self._free_at) + len(piece.body) / rate
         limit, begun = self.limit, time.monotonic()
         try:
             answer = await self.transport.append_log(ticket, piece)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 
 from edge_worker.station import Station
 
 
-def heed(station: Station) -> None:
-    """SIGTERM and SIGINT drain, a second one stops the jobs, too; SIGUSR1 hands over."""
+def heed(station: Station, reload: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT drain, a second one stops the jobs, too; SIGHUP reloads, SIGUSR1 hands over."""
 
     def leave(name: str) -> None:
         station.drain(f"{name} was received", "signal", at_once=station.departure is not None)
@@ -22,4 +23,5 @@ def heed(station: Station) -> None:
             # Windows' loop has no signal handlers of its own.
             signal.signal(number, lambda n, _: loop.call_soon_threadsafe(leave, signal.Signals(n).name))
     if hasattr(signal, "SIGUSR1"):
+        loop.add_signal_handler(signal.SIGHUP, reload)
         loop.add_signal_handler(signal.SIGUSR1, station.hand_over, "SIGUSR1 was received")

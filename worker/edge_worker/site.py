@@ -10,6 +10,7 @@ from edge_otel.wire import JobReport
 from edge_worker.journal import Ticket
 from edge_worker.launch import Launcher
 from edge_worker.meters import Meters
+from edge_worker.settings import Settings
 from edge_worker.shipping import Shipping
 from edge_worker.spans import Spans
 
@@ -34,8 +35,7 @@ class Site:
     execution_api_url: Callable[[], str]
     executors: Callable[[], str | None]
     """Airflow's, as the server has told them."""
-    task_env: dict[str, str]
-    kill_grace: float
-    job_nice: int
+    task_env: Callable[[], dict[str, str]]
+    settings: Callable[[], Settings]
     changed: Callable[[], None]
     """Called when the job's slot, or its need to be reported, has changed."""

@@ -24,10 +24,10 @@ async def start(site: Site, folder: JobFolder, ticket: Ticket) -> Started:
         {
             "worker": site.worker,
             "server": url,
-            "env": for_job(site.task_env, folder.logs, url, site.executors()),
+            "env": for_job(site.task_env(), folder.logs, url, site.executors()),
             "log_file": str(log_file) if log_file else None,
-            "grace": site.kill_grace,
-            "nice": site.job_nice,
+            "grace": site.settings().kill_grace,
+            "nice": site.settings().job_nice,
         }
     )
     for attempt in range(1, ATTEMPTS + 1):

@@ -10,8 +10,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from edge_otel.state import Facts, WorkerState, observe
-from edge_otel.wire import OWN_FACTS, FetchRequest, WorkerReply, WorkerReport, WorkerSettings
+from edge_otel.state import Facts, WorkerState
+from edge_otel.wire import OWN_FACTS, WorkerReply, WorkerSettings
 from edge_worker import plan
 from edge_worker.environment import EXECUTION_API_URL
 from edge_worker.health import Act
@@ -33,6 +33,12 @@ SKEW = 60.0
 class Station:
     """One daemon's knowledge. Only its event loop's thread touches it."""
 
+    departure: plan.Departure | None = None
+    reason = ""
+    cause = ""
+    """Who asked for the drain."""
+    replaced = False
+
     def __init__(
         self, settings: Settings, watch: Watch, journal: Journal, task_env: dict[str, str], outbox: Outbox
     ) -> None:
@@ -51,13 +57,10 @@ class Station:
         """A slot may be free."""
         self.stirred = asyncio.Event()
         """A job has ended, or the departure has changed: for the drain."""
-        self.departure: plan.Departure | None = None
-        self.reason = ""
-        self.cause = ""
-        """Who asked for the drain."""
         self.maintained: Callable[[Maintenance], None] = lambda _: None
         """Called with a maintenance that has ended."""
-        self.replaced = False
+        self._begin_anew = False
+        """The next report is a registration under a new session, by which a server takes over queues."""
         self.handover = asyncio.Event()
         """The daemon is to leave at once, and its jobs to the next one."""
         self.turns: dict[str, Turn] = {}
@@ -72,14 +75,15 @@ class Station:
         self.transport_since = time.time()
         """Seconds since the epoch."""
         self._told: WorkerSettings | None = None
-        self._heard_comment: str | None = None
-        """Of a maintenance, as the server said it last."""
-        self._reported_at = 0.0
+        self._reply: WorkerReply | None = None
+        """The server's latest."""
+        self.reported_at = 0.0
+        """Seconds since the epoch of the latest report."""
         self.clock_skew: float | None = None
         """Seconds that this machine's clock is ahead of the server's."""
         self.watch = watch
         self._journal = journal
-        self._task_env = task_env
+        self.task_env = task_env
         self.maintenance = journal.maintenance()
         if settings.maintenance_comment is not None:
             self.maintain(Maintenance(settings.maintenance_comment, "local"))
@@ -107,7 +111,7 @@ class Station:
 
     def execution_api_url(self) -> str:
         """Return the URL that tasks call."""
-        told = self._task_env.get(EXECUTION_API_URL) or (self._told.execution_api_url if self._told else None)
+        told = self.task_env.get(EXECUTION_API_URL) or (self._told.execution_api_url if self._told else None)
         return execution_api_url(self.settings, told)
 
     def executors(self) -> str | None:
@@ -137,50 +141,6 @@ class Station:
         elif act is Act.END:
             self.maintain(None, by_person=False)
 
-    def report(self, state: WorkerState | None = None) -> WorkerReport:
-        """Return a report of the facts, or of ``state``."""
-        facts = self.facts
-        self._reported_at = time.time()
-        jobs = [
-            {"id": id_, "claim": claim, "slots": job.ticket.slots if job.active else 0}
-            for (id_, claim), job in self.jobs.items()
-            if job.active or job.unreported
-        ]
-        local = self.maintenance is not None and self.maintenance.origin in ("local", "automatic")
-        return WorkerReport.model_validate(
-            {
-                "state": state or observe(facts),
-                "jobs_active": facts.jobs,
-                "queues": self.queues,
-                "sysinfo": {
-                    **self.watch.facts,
-                    "concurrency": self.concurrency,
-                    "free_concurrency": self.free,
-                    "log_backlog": self.log_backlog,
-                    "outbox_size": self.outbox.size,
-                    "outbox_dropped": sum(self.outbox.dropped.values()),
-                    **({} if self.clock_skew is None else {"clock_skew": round(self.clock_skew, 3)}),
-                },
-                "maintenance_comments": self.maintenance.comment if self.maintenance else None,
-                "maintenance_origin": self.maintenance.origin if self.maintenance and local else None,
-                "team_name": self.settings.team,
-                "session": self.session,
-                "heartbeat_interval": self.pace().heartbeat_interval,
-                "jobs": jobs,
-            }
-        )
-
-    def fetch_request(self) -> FetchRequest:
-        """Return the question for one job."""
-        return FetchRequest(
-            queues=self.queues,
-            team_name=self.settings.team,
-            free_concurrency=self.free,
-            supports_task_instance_uuid=True,
-            claims=True,
-            session=self.session,
-        )
-
     def hear(self, reported: WorkerState, reply: WorkerReply) -> None:
         """Obey the answer to a report of state ``reported``."""
         before = self.facts
@@ -192,11 +152,6 @@ class Station:
         if reply.queues != self.queues:
             log.info("queues are now %s", ",".join(reply.queues or ["(all)"]))
             self.queues = reply.queues
-        concurrency = reply.concurrency or self.settings.concurrency
-        if concurrency != self.concurrency:
-            log.info("concurrency is now %d", concurrency)
-            self.concurrency = concurrency
-            self.room.set()
         facts = plan.after_reply(before, reported, reply.state)
         if facts.maintenance and not before.maintenance:
             self.maintain(Maintenance(reply.maintenance_comments or "", "admin"))
@@ -204,13 +159,43 @@ class Station:
             self.maintain(None)
         elif self.maintenance:
             self._adopt(self.maintenance, reply)
-        self._heard_comment = reply.maintenance_comments
+        self._reply = reply
+        self._count_slots()
         if facts.draining and not before.draining:
             self.drain("asked to by the server", "admin")
 
+    def _count_slots(self) -> None:
+        wanted = self._reply.concurrency if self._reply else None
+        concurrency = wanted or self.settings.concurrency
+        if concurrency != self.concurrency:
+            log.info("concurrency is now %d", concurrency)
+            self.concurrency = concurrency
+            self.room.set()
+
+    def renew(self, settings: Settings, task_env: dict[str, str]) -> None:
+        """Go on with these settings and this environment of tasks."""
+        self._begin_anew = self._begin_anew or settings.queues != self.settings.queues
+        self.settings, self.task_env = settings, task_env
+        self.watch.heed(settings)
+        self._count_slots()
+        self.news.set()
+
+    def register_anew(self) -> None:
+        """Have the server judge this worker again."""
+        self.registered.clear()
+        self.news.set()
+
+    def begin(self) -> bool:
+        """Return before a report whether the server knows this session, which may be a new one from now on."""
+        if self._begin_anew:
+            self._begin_anew = False
+            self.session, self.queues = str(uuid4()), self.settings.queues
+            self.registered.clear()
+        return self.registered.is_set()
+
     def compare_clocks(self, now: float, theirs: datetime) -> None:
         """Heed the server's time in the answer to the latest report, which came ``now`` (seconds since the epoch)."""
-        skew = (self._reported_at + now) / 2 - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)).timestamp()
+        skew = (self.reported_at + now) / 2 - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)).timestamp()
         if abs(skew) > SKEW and abs(self.clock_skew or 0) <= SKEW:
             log.warning("the clock is %.0f s %s the server's", abs(skew), "ahead of" if skew > 0 else "behind")
         self.clock_skew = skew
@@ -223,7 +208,8 @@ class Station:
     def _adopt(self, maintenance: Maintenance, reply: WorkerReply) -> None:
         """Take over what an administrator has said about a maintenance that was on: then it is theirs to end."""
         # What the server has said before is no news: it may not have heard yet what was said here since.
-        news = reply.maintenance_comments not in (None, self._heard_comment)
+        before = self._reply.maintenance_comments if self._reply else None
+        news = reply.maintenance_comments not in (None, before)
         comment = (reply.maintenance_comments if news else None) or maintenance.comment
         # A server of edge3 does not say whose comment it is: none but an administrator writes another there.
         unsaid = reply.maintenance_origin is None and comment != maintenance.comment

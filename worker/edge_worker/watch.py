@@ -24,13 +24,21 @@ class Watch:
         """As of the last look, the user's among them."""
         self._host = host
         self._users = users
+        self.heed(settings)
+        self._folder = settings.state_dir
+        self._excused = (self._folder / NAME).exists()
+
+    def heed(self, settings: Settings) -> None:
+        """Judge by these settings from now on."""
         self._thresholds = (
             Thresholds(settings.disk_warning, settings.disk_error),
             Thresholds(settings.memory_warning, settings.memory_error),
         )
         self.rules = Rules.named(settings.automatic_maintenance_on, settings.automatic_maintenance_exit)
-        self._folder = settings.state_dir
-        self._excused = (self._folder / NAME).exists()
+
+    def renew(self, versions: dict[str, str]) -> None:
+        """Report these versions of the interpreter that runs tasks from now on."""
+        self._host.versions = versions
 
     def look(self, now: float, origin: str | None) -> Act:
         """Look at everything and return what automatic maintenance does; ``now`` is that of the monotonic clock,
