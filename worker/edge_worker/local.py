@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from edge_worker.admin import ask
+from edge_worker.faults import BadSetting
 from edge_worker.settings import state_dir
 
 DONE, NOT_SO = 0, 1
@@ -25,7 +26,12 @@ def perform(command: str, given: dict[str, Any]) -> int:
         request |= wishes[given["switch"]]
     answer = ask(state_dir(given["state_dir"], given["config"]), request)
     if command == "status":
-        return _show(answer, given)
+        try:
+            return _show(answer, given)
+        except KeyError as missing:
+            raise BadSetting(
+                f"the daemon is of another version: it does not tell {missing}; use --output json"
+            ) from None
     if command == "reload":
         print("changed:", ", ".join(answer["changed"]) or "nothing")  # noqa: T201
         if answer["waiting"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 
 from edge_worker.station import Station
@@ -22,6 +23,6 @@ def heed(station: Station, reload: Callable[[], None]) -> None:
         except NotImplementedError:
             # Windows' loop has no signal handlers of its own.
             signal.signal(number, lambda n, _: loop.call_soon_threadsafe(leave, signal.Signals(n).name))
-    if hasattr(signal, "SIGUSR1"):
+    if sys.platform != "win32":
         loop.add_signal_handler(signal.SIGHUP, reload)
         loop.add_signal_handler(signal.SIGUSR1, station.hand_over, "SIGUSR1 was received")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from edge_worker import local
 from edge_worker.exposition import exposition
+from edge_worker.faults import BadSetting
 from edge_worker.report import lines
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -93,3 +96,10 @@ def test_exposition_escapes_and_leaves_out_what_is_not_known(status: dict[str, A
     (dropped,) = found["edge_daemon_dropped_telemetry"]
     assert (dropped.labels, dropped.value) == ({"signal": "traces", "reason": "spool_full"}, 3)
     assert [(s.labels["loop"], s.value) for s in found["edge_daemon_loop_age_seconds"]] == [("heartbeat", 400)]
+
+
+@pytest.mark.parametrize("given", [{"check": None, "output": "text"}, {"check": "ready", "output": "text"}], ids=str)
+def test_status_of_an_older_daemon_is_told_to_be_that(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "ask", lambda *_: {"name": "site-1", "state": "idle", "jobs": []})
+    with pytest.raises(BadSetting, match="of another version"):
+        local.perform("status", {"state_dir": Path("/s"), "config": None, **given})
