@@ -71,13 +71,19 @@ def test_sighup_does_the_same_and_queues_are_taken_over_by_the_server(
 def test_question_of_the_former_session_does_not_end_the_daemon(central: FakeCentral, start: Start, toml: Path) -> None:
     daemon = start(config=toml, transport="polling")
     first = central.last()["session"]
-    central.faults.append(
-        lambda call: (
-            refusal(409, "SessionReplaced")
-            if "/fetch/" in call.path and call.json["session"] == first and central.last()["session"] != first
-            else None
-        )
-    )
+    held: list[Any] = []
+
+    def hold(call: Any) -> Any:
+        if "/fetch/" not in call.path or call.json["session"] != first:
+            return None
+        held.append(call)
+        with central.changed:
+            central.changed.wait_for(lambda: central.last()["session"] != first, 20)
+        return refusal(409, "SessionReplaced")
+
+    # It is on its way when the session ends.
+    central.faults.append(hold)
+    central.wait_for(lambda: held)
     toml.write_text('queues = ["fast"]\n')
     assert reload(daemon).returncode == 0
     central.wait_for(lambda: central.last()["session"] != first)
