@@ -113,10 +113,10 @@ class Cluster:
         named = {"OTEL_SERVICE_NAME": f"airflow-{name}"}
         return self._start(self.processes, name, command, {**self.env, **named, **options})
 
-    def start_api_server(self, name: str = "api-server", port: int | None = None) -> Process:
+    def start_api_server(self, name: str = "api-server", port: int | None = None, **options: str) -> Process:
         """Start an API server; ``wait_for_api`` tells when it answers."""
         listen = ["--host", "127.0.0.1", "--port", str(port or self.port), "--workers", "1"]
-        return self.start_airflow(name, "api-server", *listen)
+        return self.start_airflow(name, "api-server", *listen, **options)
 
     def wait_for_api(self, progress: Callable[[float], None] | None = None, port: int | None = None) -> None:
         """Return when the API server answers that its database is healthy."""

@@ -101,6 +101,19 @@ class StaleClaim(EdgeError):
     status = 409
 
 
+class NoTask(EdgeError):
+    """The job is no task: only the tokens of tasks are renewed."""
+
+    status = 409
+
+
+class TokensUnavailable(EdgeError):
+    """This server cannot sign tokens of tasks. Give it the [api_auth] options of Airflow's API server."""
+
+    # The fact ``reason`` goes to the server's log.
+    status = 503
+
+
 class LogGap(EdgeError):
     """The range begins beyond the last byte known here. Send again from the cursor in the Range header."""
 

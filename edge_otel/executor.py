@@ -17,9 +17,9 @@ from edge_otel.models import jobs, logs, task_instances, upkeep, workers
 from edge_otel.models.database import DatabaseFailure, check_migrated, passing
 from edge_otel.models.session import Session, hasty_session, new_session
 from edge_otel.models.tables import Job
-from edge_otel.reconcile import RunningJob, outcome, silent_since
+from edge_otel.reconcile import explain, outcome, silent_since
 from edge_otel.settings import LogFolder, Settings
-from edge_otel.state import FINISHED, GONE, JobState, WorkerState
+from edge_otel.state import FINISHED, JobState
 from edge_otel.telemetry import central, central_spans, names
 from edge_otel.telemetry.spans import Finished
 from edge_otel.workload import MAX_WORKLOAD, job_of
@@ -197,19 +197,14 @@ class EdgeExecutor(BaseExecutor):
         tasks = task_instances.states(session, [job.id for job in unreported if job.kind == "task"])
         orphans = []
         for job in unreported:
-            task_state, task_ended_at = tasks.get(job.id, (None, None))
-            worker_gone = job.worker_state is None or WorkerState(job.worker_state) in GONE
-            state = outcome(
-                RunningJob(job.changed_at, job.kind == "task", worker_gone, task_state, task_ended_at),
-                now,
-                now - quiet_since,
-            )
+            running = job.with_task(*tasks.get(job.id, (None, None)))
+            state = outcome(running, now, now - quiet_since)
             if state is None:
                 continue
-            why = f"The edge worker did not report the end of this job; Airflow says: {task_state or 'gone'}."
+            why = explain(running)
             if settled := upkeep.settle(session, job.id, job.claim, state, why, now):
                 self.log.warning("Job %s settled as %s. %s", job.id, state, why)
-                reason = "worker_gone" if worker_gone else "not_reported"
+                reason = "worker_gone" if running.worker_gone else "not_reported"
                 orphans.append(central_spans.orphaned(settled, state, reason, now, why))
         return orphans
 

@@ -10,6 +10,9 @@ from edge_otel.state import JobState
 SILENT_INTERVALS = 5
 """A worker that has not reported for so many of its intervals counts as gone."""
 
+STOPPED_MARGIN = timedelta(seconds=60)
+"""How much longer than promised a silent worker's jobs are given to have been stopped."""
+
 _EXECUTING = frozenset({"queued", "running", "restarting"})
 _PROCESS_ENDED_WELL = frozenset({"success", "skipped", "deferred", "scheduled", "up_for_reschedule", "awaiting_input"})
 _PROCESS_ENDED_BADLY = frozenset({"failed", "up_for_retry", "upstream_failed"})
@@ -30,13 +33,17 @@ class RunningJob:
     task_state: str | None
     """Airflow's state of the task instance with the job's id; None if there is none (any more), or it is no task."""
     task_ended_at: datetime | None
+    last_heartbeat: datetime | None = None
+    """The worker's; None without a worker."""
+    stopped_after: timedelta | None = None
+    """The silence after which the worker has promised to have stopped its jobs; None where it keeps them."""
 
 
 def outcome(job: RunningJob, now: datetime, grace: timedelta) -> JobState | None:
     """Return the final state of a job that its worker does not report, or None while there is reason to wait.
 
     Airflow's own account of the task decides. While it says that the task runs, Airflow's heartbeat timeout is what
-    ends it: a worker that is merely cut off finishes its job.
+    ends it: a worker that is merely cut off finishes its job, unless it has promised to have stopped it by now.
     """
     if not job.is_task:
         return JobState.LOST if job.worker_gone else None
@@ -44,10 +51,24 @@ def outcome(job: RunningJob, now: datetime, grace: timedelta) -> JobState | None
         # Accepted, but the worker went before the process reached Airflow.
         return JobState.LOST
     if job.task_state in _EXECUTING:
-        return None
+        return JobState.LOST if job.worker_gone and _stopped(job, now) else None
     if not job.worker_gone and now - max(job.changed_at, job.task_ended_at or job.changed_at) < grace:
         # The worker is there: its own report, with the exit code, is on the way.
         return None
     if job.task_state in _PROCESS_ENDED_WELL:
         return JobState.SUCCESS
     return JobState.FAILED if job.task_state in _PROCESS_ENDED_BADLY else JobState.LOST
+
+
+def explain(job: RunningJob) -> str:
+    """Return in words why a job was ended in its worker's place."""
+    if job.worker_gone and job.task_state in ("running", "restarting"):
+        return "The edge worker is cut off, and has stopped the task by now, as its policy says."
+    return f"The edge worker did not report the end of this job; Airflow says: {job.task_state or 'gone'}."
+
+
+def _stopped(job: RunningJob, now: datetime) -> bool:
+    if job.stopped_after is None or job.last_heartbeat is None:
+        return False
+    # A job that was accepted after the last heartbeat that is known is one more contact.
+    return now - max(job.last_heartbeat, job.changed_at) > job.stopped_after + STOPPED_MARGIN

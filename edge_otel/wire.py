@@ -5,7 +5,7 @@ v1 keeps the field names of edge3 5.1.0. Fields that edge3 does not know have de
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -45,12 +45,14 @@ FactNumber = Annotated[float, Field(allow_inf_nan=False)]
 MAX_FACTS = 64
 SystemFacts = Annotated[dict[FactName, FactText | FactInteger | FactNumber], Field(max_length=MAX_FACTS)]
 """Facts about the worker and its host. ``airflow_version`` and ``edge_provider_version`` are required in v1."""
+STOPPED_AFTER = "jobs_stopped_after"
+"""Fact: the seconds without an answer after which the worker has stopped its jobs; absent where it keeps them."""
 OWN_FACTS = frozenset(
     {
         *("airflow_version", "edge_provider_version", "python_version", "os", "worker_start_time"),
         *("status", "concurrency", "free_concurrency"),
         *("cpu_percent", "memory_percent", "memory_total", "disk_percent", "load1", "load5"),
-        *("clock_skew", "log_backlog", "outbox_size", "outbox_dropped"),
+        *("clock_skew", STOPPED_AFTER, "log_backlog", "outbox_size", "outbox_dropped"),
     }
 )
 """Facts that our worker reports itself; every other number is one of its user's. ``status`` is its health, as a logging
@@ -115,6 +117,8 @@ class WorkerSettings(BaseModel):
     telemetry_interval: float = 30.0
     heartbeat_sampling: float = 0.01
     """Share of ordinary heartbeats that are recorded as spans."""
+    token_renewal: bool = False
+    """The server gives running tasks new tokens."""
 
 
 class WorkerReply(BaseModel):
@@ -192,6 +196,12 @@ class JobReport(JobOutcome):
     claim: Claim | None = None
 
 
+class TaskToken(BaseModel):
+    """A token of a task for Airflow's Execution API."""
+
+    token: Annotated[str, Field(repr=False)]
+
+
 class LogPush(BaseModel):
     """A piece of log text from an edge3 worker; the same time sent again is the same piece."""
 
@@ -218,3 +228,9 @@ class ErrorBody(BaseModel):
     """Finds the entry in the server's log."""
     errors: list[dict[str, Any]] | None = None
     """Per field, for malformed input."""
+
+
+def stopped_after(sysinfo: SystemFacts) -> timedelta | None:
+    """Return the silence after which a worker with these facts has stopped its jobs; None where it keeps them."""
+    seconds = sysinfo.get(STOPPED_AFTER)
+    return timedelta(seconds=seconds) if isinstance(seconds, int | float) and 0 < seconds < 1e9 else None

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from edge_otel import __version__, remote_log
-from edge_otel.api import channel, health, metrics, otlp, refusals, v1_jobs, v1_workers, v2_logs
+from edge_otel.api import channel, health, metrics, otlp, refusals, v1_jobs, v1_workers, v2_logs, v2_tokens
 from edge_otel.api.auth import Authenticator
 from edge_otel.api.body_limit import BodyLimit
 from edge_otel.api.farewell import on_signals
@@ -56,7 +56,7 @@ def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
     app.add_middleware(BodyLimit)
     app.add_middleware(Timing)
     refusals.install(app)
-    for routes in (health, metrics, v1_workers, v1_jobs, v2_logs, otlp, channel):
+    for routes in (health, metrics, v1_workers, v1_jobs, v2_logs, v2_tokens, otlp, channel):
         app.include_router(routes.router)
     return app
 

@@ -9,6 +9,7 @@ from airflow import __version__ as airflow_version
 
 from edge_otel import __version__ as edge_version
 from edge_otel import versions
+from edge_otel.api import task_tokens
 from edge_otel.api.auth import Principal
 from edge_otel.models import upkeep, workers
 from edge_otel.models.session import Session
@@ -100,4 +101,5 @@ def told(settings: Settings, heartbeat_interval: float, now: datetime) -> Worker
         otlp=central.collector(settings, os.environ) is not None,
         telemetry_interval=settings.telemetry_interval,
         heartbeat_sampling=settings.heartbeat_sampling,
+        token_renewal=task_tokens.available(),
     )

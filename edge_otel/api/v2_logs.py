@@ -58,13 +58,13 @@ async def append(
 def cursor(job_id: UUID, caller: Caller, claim: ClaimHeader) -> Response:
     """Tell how many bytes are stored, in the Range header."""
     with new_session() as session:
-        job = _job_of(session, str(job_id), claim, caller)
+        job = job_of(session, str(job_id), claim, caller)
         return _stored(logs.cursor(session, job.id, claim), 200)
 
 
 def _append(job_id: str, claim: int, first: int, packed: Packed, caller: Principal, writer: Writer) -> Response:
     with new_session() as session:
-        job = _job_of(session, job_id, claim, caller)
+        job = job_of(session, job_id, claim, caller)
         try:
             stored = logs.append(session, job, claim, first, packed)
         except LogGap:
@@ -77,7 +77,8 @@ def _append(job_id: str, claim: int, first: int, packed: Packed, caller: Princip
     return _stored(stored.cursor, 202)
 
 
-def _job_of(session: Session, job_id: str, claim: int, caller: Principal) -> Job:
+def job_of(session: Session, job_id: str, claim: int, caller: Principal) -> Job:
+    """Return the job, locked, that is or was the caller's under this claim. Raises EdgeError."""
     job = jobs.lock(session, job_id)
     if job is None:
         raise JobNotFound

@@ -10,6 +10,7 @@ from airflow.cli.simple_table import AirflowConsole
 from edge_otel.cli.command import comma_separated, edge_command, fail, user
 from edge_otel.models import workers
 from edge_otel.models.session import new_session
+from edge_otel.wire import SystemFacts, stopped_after
 
 
 @edge_command
@@ -26,6 +27,7 @@ def list_(args: Namespace) -> None:
                 "jobs": str(worker.jobs_active),
                 "slots": str(worker.slots if worker.slots_wanted is None else worker.slots_wanted),
                 "heartbeat": f"{(now - worker.last_heartbeat).total_seconds():.0f} s ago",
+                "when cut off": _policy(worker.sysinfo),
                 "maintenance": ": ".join(filter(None, (worker.maintenance_origin, worker.maintenance_comment))),
             }
             for worker in workers.every(session)
@@ -85,3 +87,9 @@ def remove(args: Namespace) -> None:
     with new_session() as session:
         workers.remove(session, args.worker)
         print(f"{args.worker}: removed")  # noqa: T201
+
+
+def _policy(sysinfo: SystemFacts) -> str:
+    """Return what becomes of a worker's jobs when it reaches no server, for people."""
+    silence = stopped_after(sysinfo)
+    return "keeps jobs" if silence is None else f"jobs stopped in {silence.total_seconds():g} s"

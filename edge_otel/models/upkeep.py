@@ -15,7 +15,9 @@ from edge_otel.models.jobs import batches, keep_holder, lock
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Worker
 from edge_otel.models.wakeup import announce_jobs, announce_worker
-from edge_otel.state import FINISHED, GONE, JobState
+from edge_otel.reconcile import RunningJob
+from edge_otel.state import FINISHED, GONE, JobState, WorkerState
+from edge_otel.wire import stopped_after
 
 PURGE_LIMIT = 1000
 """Most rows that one purge removes, so that it never holds the scheduler's loop."""
@@ -31,6 +33,14 @@ class UnreportedJob(NamedTuple):
     claim: int
     changed_at: datetime
     worker_state: str | None
+    last_heartbeat: datetime | None
+    sysinfo: dict[str, Any] | None
+
+    def with_task(self, state: str | None, ended_at: datetime | None) -> RunningJob:
+        """Return the job with what Airflow says of its task."""
+        gone = self.worker_state is None or WorkerState(self.worker_state) in GONE
+        promise = stopped_after(self.sysinfo or {})
+        return RunningJob(self.changed_at, self.kind == "task", gone, state, ended_at, self.last_heartbeat, promise)
 
 
 class SettledJob(NamedTuple):
@@ -90,7 +100,7 @@ def _unlocked(session: Session, *which: ColumnElement[bool]) -> list[str]:
 def running_unreported(session: Session, team: str | None, quiet_since: datetime) -> list[UnreportedJob]:
     """Return the running jobs whose worker is gone, or that did not change since ``quiet_since``."""
     query = (
-        select(Job.id, Job.kind, Job.claim, Job.changed_at, Worker.state)
+        select(Job.id, Job.kind, Job.claim, Job.changed_at, Worker.state, Worker.last_heartbeat, Worker.sysinfo)
         .outerjoin(Worker, Worker.name == Job.worker)
         .where(
             Job.state == JobState.RUNNING,

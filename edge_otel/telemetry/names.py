@@ -101,7 +101,7 @@ ERROR_TYPE = Attribute(
     "error.type",
     "Why it failed: task_failed for the user's code, else what went wrong around it, for a job: supervisor_failed,"
     " launch_failed, out_of_memory, signal_9 and other numbers, stopped_by_worker, cancelled, stale_claim,"
-    " result_missing",
+    " result_missing, machine_restarted",
 )
 EXCEPTION_TYPE = Attribute("exception.type", "Class of the exception that a line of the log shows")
 EXCEPTION_MESSAGE = Attribute("exception.message", "Its text")

@@ -56,6 +56,7 @@ REQUESTS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
         {"data": b"1", "headers": {"X-Claim": "1", "Content-Range": "bytes 0-0/*"}},
     ),
     ("HEAD", "/v2/jobs/{job_id}/log"): (f"/v2/jobs/{RUNNING}/log", {"headers": {"X-Claim": "1"}}),
+    ("POST", "/v2/jobs/{job_id}/token"): (f"/v2/jobs/{RUNNING}/token", {"headers": {"X-Claim": "1"}}),
 }
 
 

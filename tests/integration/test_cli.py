@@ -157,7 +157,7 @@ def test_workers_are_listed_and_asked(here):
     assert well(here("workers", "concurrency", "w", "7")) == "w: 7 slots"
     (row,) = well(here("workers", "list", "-o", "json"))
     assert (row["worker"], row["state"], row["slots"]) == ("w", "maintenance request", "7")
-    assert row["maintenance"] == "admin: disk swap"
+    assert (row["maintenance"], row["when cut off"]) == ("admin: disk swap", "keeps jobs")
     assert "disk swap" in well(here("workers", "list"))
     assert well(here("workers", "maintenance", "off", "w")) == "w: maintenance exit"
     assert well(here("workers", "shutdown", "w")) == "w: shutdown request"

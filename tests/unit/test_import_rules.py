@@ -23,6 +23,7 @@ PURE = {
     "edge_otel.api.assign",
     "edge_otel.api.outage",
     "edge_worker.endings",
+    "edge_worker.disconnect",
     "edge_worker.exits",
     "edge_worker.limits",
     "edge_worker.plan",
@@ -38,6 +39,7 @@ HARMLESS = {
     "enum",
     "heapq",
     "random",
+    "re",
     "signal",
     "typing",
     "packaging.version",
@@ -55,15 +57,20 @@ AIRFLOW_ALLOWED = (
     "edge_otel.cli",
     "edge_otel.api.auth",
     "edge_otel.api.registration",
+    # It makes what Airflow's own API would accept.
+    "edge_otel.api.task_tokens",
     "edge_otel.models.tables",
     "edge_otel.models.session",
     "edge_otel.models.database",
     "edge_otel.models.wakeup",
     "edge_otel.models.task_instances",
     "edge_otel.models.migrations",
-    # These two run in the task interpreter.
+    # These run in the task interpreter.
     "edge_worker.task_run",
     "edge_worker.zygote",
+    "edge_worker.endurance",
+    "edge_worker.lifeline",
+    "edge_worker.lenient",
 )
 SHARED = (
     "edge_otel",
@@ -149,7 +156,7 @@ def test_a_pure_file_reads_no_clock_and_does_no_io(name):
         ("starlette", ("edge_otel.api",)),
         ("airflow", AIRFLOW_ALLOWED),
         ("requests", ("edge_worker",)),
-        ("httpx", ("edge_otel.api.forwarder",)),
+        ("httpx", ("edge_otel.api.forwarder", "edge_worker.endurance")),
         ("websockets", ("edge_worker",)),
         ("psutil", ("edge_worker",)),
         ("prometheus_client", ("edge_otel.api", "edge_otel.telemetry.counters")),
@@ -193,7 +200,14 @@ def test_the_daemon_takes_nothing_but_the_version_from_the_package_itself():
 
 
 def test_the_daemon_does_not_load_airflow_fastapi_or_sqlalchemy():
-    in_task_interpreter = {"edge_worker.task_run", "edge_worker.zygote", "edge_worker.__main__"}
+    in_task_interpreter = {
+        "edge_worker.task_run",
+        "edge_worker.zygote",
+        "edge_worker.endurance",
+        "edge_worker.lifeline",
+        "edge_worker.lenient",
+        "edge_worker.__main__",
+    }
     daemon = sorted(n for n in MODULES if within(n, ("edge_worker",)) and n not in in_task_interpreter)
     load = "import importlib, json, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
     code = f"{load}; print(json.dumps(list(sys.modules)))"

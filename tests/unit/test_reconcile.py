@@ -72,3 +72,26 @@ def test_every_task_state_of_airflow_is_known_here():
 
     known = {"queued", "running", "restarting", *ENDED_WELL, *ENDED_BADLY, "removed"}
     assert {state.value for state in TaskInstanceState} == known
+
+
+PROMISE = timedelta(seconds=100)
+
+
+@pytest.mark.parametrize("state", ["running", "restarting"])
+@pytest.mark.parametrize(("silence", "expected"), [(159, None), (161, JobState.LOST)])
+def test_a_task_is_lost_when_its_silent_worker_has_promised_to_have_stopped_it(state, silence, expected):
+    last_heartbeat = NOW - timedelta(seconds=silence)
+    cut_off = job(gone=True, state=state, last_heartbeat=last_heartbeat, stopped_after=PROMISE)
+    assert outcome(cut_off, NOW, GRACE) is expected
+
+
+def test_neither_a_worker_that_is_there_nor_one_that_keeps_its_jobs_nor_an_unknown_one_loses_a_task():
+    long_ago = {"last_heartbeat": NOW - timedelta(days=1)}
+    assert outcome(job(gone=False, state="running", stopped_after=PROMISE, **long_ago), NOW, GRACE) is None
+    assert outcome(job(gone=True, state="running", stopped_after=None, **long_ago), NOW, GRACE) is None
+    assert outcome(job(gone=True, state="running", stopped_after=PROMISE), NOW, GRACE) is None
+
+
+def test_a_job_that_was_accepted_after_the_last_heartbeat_is_one_more_contact():
+    fields = {"last_heartbeat": NOW - timedelta(hours=1), "stopped_after": PROMISE}
+    assert outcome(job(gone=True, state="running", changed=timedelta(seconds=30), **fields), NOW, GRACE) is None

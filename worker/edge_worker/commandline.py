@@ -123,6 +123,13 @@ def _add_start_options(start: argparse.ArgumentParser) -> None:
     tasks.add_argument("--launch", metavar="zygote|interpreter", help="fork from a loaded process, or start anew")
     tasks.add_argument("--zygote-idle", metavar="SECONDS", help="without jobs until it goes; default: 300")
     tasks.add_argument("--drain-timeout", metavar="SECONDS", help="before jobs get SIGTERM; default: 0, never")
+    tasks.add_argument(
+        "--disconnect-policy",
+        nargs="+",
+        metavar=("keep|stop-after", "DURATION"),
+        help="keep, the default: jobs go on while no server answers; stop-after 30m (or 90s, 2h, 1d): they are stopped"
+        " then, and the scheduler need not wait longer to run them elsewhere",
+    )
     tasks.add_argument("--kill-grace", metavar="SECONDS", help="from SIGTERM to SIGKILL; default: 10")
     limits = start.add_argument_group("limits of each job; one that uses more is ended and says so; default: 0, none")
     limits.add_argument("--job-memory", metavar="MIB", help="of all its processes together")

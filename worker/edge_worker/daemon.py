@@ -19,6 +19,7 @@ from edge_worker.desk import Desk
 from edge_worker.destination import destinations
 from edge_worker.facts import UserFacts
 from edge_worker.faults import BadSetting
+from edge_worker.ground import Ground
 from edge_worker.guard import Guard
 from edge_worker.host import Host, TaskInterpreter
 from edge_worker.journal import Journal
@@ -118,6 +119,8 @@ class Daemon:
             shipping=Shipping(self._transport, station.pace, self._spans),
             execution_api_url=station.execution_api_url,
             executors=station.executors,
+            contact=station.contact.path,
+            renews=station.renews,
             task_env=lambda: station.task_env,
             settings=lambda: station.settings,
             changed=station.changed,
@@ -172,6 +175,7 @@ class Daemon:
             "meters": self._meters.run(interval, station.moment),
             "orphans": orphans.run(),
             "guard": Guard(station).run(),
+            "ground": Ground(station, self._journal, self._desk).run(),
             "notify": watch(station, self._notifier),
             "renewal": follow(self._interpreter, station, self._reload.asked, launcher.outdate),
         }

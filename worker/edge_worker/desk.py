@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from edge_worker import admin
 from edge_worker.endpoint import Endpoint
@@ -30,10 +31,23 @@ class Desk:
 
     async def start(self) -> None:
         """Begin to answer. Raises OSError."""
-        self._admin = await admin.serve(self._station, self._reload)
+        await self.tend()
         if self._checks is not None:
             await self._checks.start()
             log.info("health is told at %s", self._checks.url)
+
+    async def tend(self) -> None:
+        """Listen at the admin socket, or again where it was removed."""
+        folder = self._station.settings.state_dir
+        if self._admin is not None and (folder / admin.NAME).exists():
+            return
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+        try:
+            self._admin = await admin.serve(self._station, self._reload)
+        except OSError as error:
+            log.warning("edge-worker status and the like cannot ask this daemon: %s: %s", folder, error.strerror)
 
     def close(self) -> None:
         """Answer no more."""
@@ -41,4 +55,5 @@ class Desk:
             self._checks.close()
         if self._admin is not None:
             self._admin.close()
-            (self._station.settings.state_dir / admin.NAME).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self._station.settings.state_dir / admin.NAME).unlink(missing_ok=True)

@@ -24,14 +24,20 @@ class Ending:
 
 
 def judge_ending(
-    exit_code: int | None, error: str | None, stopped: str | None, task_state: str | None, out_of_memory: bool = False
+    exit_code: int | None,
+    error: str | None,
+    stopped: str | None,
+    task_state: str | None,
+    out_of_memory: bool = False,
+    restarted: bool = False,
 ) -> Ending:
     """Return the ending of a process: ``exit_code`` as of waitpid, None where nobody saw it.
 
     ``error`` is what the process said of a failure around the task, ``stopped`` why this daemon ended it,
     ``task_state`` the state in which Airflow's supervisor left the task, where there is one, ``out_of_memory`` whether
     the kernel has killed for that while the job ran: whom is not known, so a SIGKILL that a job got for another reason
-    in that time is taken for it. A task whose code failed still ends with 0: Airflow has been
+    in that time is taken for it; ``restarted`` whether the machine was, since the process began. A task whose code
+    failed still ends with 0: Airflow has been
     told, so the job succeeded, but the span has not. One that was killed ends with the signal, also when it was the
     task's process alone: Airflow's supervisor passes that on.
     """
@@ -45,6 +51,9 @@ def judge_ending(
         return Ending(True, 0, None, "failed", "task_failed")
     if exit_code == 0:
         return Ending(True, 0, None, "success", None)
+    if exit_code is None and error is None and restarted:
+        text = "The machine was restarted while the task ran."
+        return Ending(False, None, text, "killed", "machine_restarted")
     if out_of_memory and exit_code in (_SIGKILL, None):
         text = "The machine, or the container, ran out of memory, and the kernel killed the task's process."
         return Ending(False, exit_code, text, "killed", "out_of_memory")

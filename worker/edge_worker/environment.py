@@ -21,11 +21,12 @@ EXECUTION_API_URL = "AIRFLOW__CORE__EXECUTION_API_SERVER_URL"
 EXECUTORS = "AIRFLOW__CORE__EXECUTOR"
 
 PATIENCE = {
-    # Airflow's client makes this many attempts with random pauses of 1 s up to the maximum: about 7 minutes, twice
-    # for a task's final state. While a call is repeated the task's log is not read, hence not longer pauses.
+    # What a task asks for is repeated for as long as nothing answers (see ``endurance``). This many attempts, with
+    # random pauses of 1 s up to the maximum, are made where the server answers that this one call has failed; and in
+    # every case by an Airflow whose supervisor is built otherwise, which does not read the task's log meanwhile.
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "40",
     "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "20",
-    # Each failed heartbeat is one such row of attempts. The default of 3 would end a task in an outage of half an hour.
+    # There, each failed heartbeat is one such row. The default of 3 would end a task in an outage of half an hour.
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "20",
 }
 

@@ -43,6 +43,8 @@ class Forker:
         self.running: dict[str, asyncio.Event] = {}
         self.outdated = ""
         """Why it is to start no more jobs."""
+        self.ended: dict[str, int] = {}
+        """Exit codes of jobs' processes, until somebody asks."""
         self._heard = 0
         """Answers so far."""
         self._first_memory = 0
@@ -154,5 +156,6 @@ class Forker:
         elif folder := answer.get("ended"):
             if (future := self.starting.pop(folder, None)) and not future.done():
                 future.set_exception(LaunchFailed(f"the process ended at once with code {answer['exit_code']}"))
+            self.ended[folder] = int(answer["exit_code"])
             if event := self.running.pop(folder, None):
                 event.set()

@@ -60,15 +60,18 @@ def judge(
     thresholds: tuple[Thresholds, Thresholds],
     folder: str,
     told: tuple[int | None, str] | None,
+    unwritable: str | None = None,
 ) -> Health:
     """Return the health now. The pairs are disk and memory, in percent in use, None where the system does not tell;
     ``folder`` is what the disk holds. ``told``: the level of the user's function and why, the level None while it is
-    not known; None without a function."""
+    not known; None without a function. ``unwritable``: why the folder cannot be written."""
     disk, memory = percents
     levels = (level_of(disk, thresholds[0], before.disk), level_of(memory, thresholds[1], before.memory))
     found = [(levels[0], f"Disk of {folder} at {disk or 0:.0f} %"), (levels[1], f"Memory at {memory or 0:.0f} %")]
     if told is not None and told[0] is not None:
         found.append((told[0], told[1]))
+    if unwritable is not None:
+        found.append((ERROR, f"{folder} cannot be written: {unwritable}"))
     level = max(level for level, _ in found)
     reason = "; ".join(text for of, text in found if of == level and level > INFO)
     return Health(level, reason, told is None or told[0] is not None, *levels)

@@ -59,6 +59,8 @@ class Intake:
         # None of what they do has a bound: their calls may queue behind those of many jobs.
         self._receiving, self._fetching = Turn(), Turn()
         self.turns = {"fetch": self._fetching, "receive": self._receiving}
+        self._turn = asyncio.Lock()
+        """Of one offer after the other: each is written down before the slots are counted again."""
 
     async def receive(self) -> None:
         """Heed what the server says unasked; never returns."""
@@ -118,7 +120,8 @@ class Intake:
         """Return whether the job is this worker's to see through, or decline it."""
         ticket = read_ticket(offer)
         with subject.of_job(ticket):
-            return await self._consider(offer, ticket)
+            async with self._turn:
+                return await self._consider(offer, ticket)
 
     async def _consider(self, offer: JobOffer, ticket: Ticket) -> bool:
         log.info("job %s: offered: %s %s %s", ticket.id, ticket.dag_id, ticket.run_id, ticket.task_id)
@@ -131,9 +134,13 @@ class Intake:
             return False
         folder = self._journal.folder(ticket.id, ticket.claim)
         try:
-            folder.open(ticket, json.dumps(spans.hand_over(offer.command, ticket.span)))
+            handed = json.dumps(spans.hand_over(offer.command, ticket.span))
+            # The disk may take its time.
+            await asyncio.to_thread(folder.open, ticket, handed)
         except OSError as error:
             folder.remove()
+            # First: it must not be offered again at once.
+            self._station.grounded(error.strerror or str(error))
             await self._decline(ticket, f"its folder cannot be written: {error}")
             return False
         self._own(Job(self._site, folder, ticket))

@@ -58,6 +58,11 @@ class Job:
         return self._process
 
     @property
+    def folder(self) -> JobFolder:
+        """Where its supervisor asks for a new token."""
+        return self._folder
+
+    @property
     def backlog(self) -> int:
         """Bytes of its log that the server does not have yet."""
         return self._shipper.backlog
@@ -178,7 +183,10 @@ class Job:
                 break
         result = await stopping.result(self._site, self._folder, process) or Result(code, None, time.time())
         out_of_memory = rose(self.ticket.oom_kills, oom.kills())
-        ending = judge_ending(result.exit_code, result.error, self._stopped, result.task_state, out_of_memory)
+        restarted = process is not None and processes.rebooted_since(process)
+        ending = judge_ending(
+            result.exit_code, result.error, self._stopped, result.task_state, out_of_memory, restarted
+        )
         if process is not None and ending.outcome == "killed":
             # Without its supervisor a task would go on unseen, beside the next try of it.
             await stopping.kill(self._folder, process)
@@ -205,7 +213,7 @@ class Job:
             cpu_time=result.cpu_time,
             memory_peak=result.memory_peak,
         )
-        self._save(verdict)
+        await asyncio.to_thread(self._save, verdict, lasting=True)
         level, why = logging.INFO if ending.succeeded else logging.WARNING, f": {error}" if error else ""
         log.log(level, "job %s: %s, exit code %s%s", self.ticket.id, ending.outcome, ending.exit_code, why)
         return verdict
@@ -280,8 +288,8 @@ class Job:
         self._verdict = replace(self._verdict, **changes)
         self._save(self._verdict)
 
-    def _save(self, verdict: Verdict) -> None:
+    def _save(self, verdict: Verdict, lasting: bool = False) -> None:
         try:
-            self._folder.save(verdict)
+            self._folder.save(verdict, lasting)
         except OSError as error:
             log.error("job %s: cannot write its report: %s", self.ticket.id, error)  # noqa: TRY400

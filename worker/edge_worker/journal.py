@@ -6,14 +6,15 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from uuid import UUID
 
 from edge_worker.faults import BadSetting
+from edge_worker.lasting import keep_names, try_lock, write
 
 log = logging.getLogger(__name__)
 
@@ -112,15 +113,20 @@ class JobFolder:
         self.path = path
 
     def open(self, ticket: Ticket, workload: str) -> None:
-        """Create the folder with its workload (which holds a token) and ticket; raises OSError."""
+        """Create the folder with its workload (which holds a token) and ticket, so that it lasts; raises OSError."""
         self.path.mkdir(mode=0o700)
-        write(self.path / "workload.json", workload)
-        self.save(ticket)
+        write(self.path / "workload.json", workload, lasting=True)
+        self.save(ticket, lasting=True)
+        keep_names(self.path.parent)
 
-    def save(self, record: Ticket | Verdict) -> None:
-        """Write a record in one step; raises OSError."""
+    def save(self, record: Ticket | Verdict, lasting: bool = False) -> None:
+        """Write a record in one step, see ``write``; raises OSError."""
         name = "offer.json" if isinstance(record, Ticket) else "report.json"
-        write(self.path / name, json.dumps(asdict(record)))
+        write(self.path / name, json.dumps(asdict(record)), lasting)
+
+    def conclude(self, result: Result) -> None:
+        """Write how the process ended, in its place; raises OSError."""
+        write(self.path / "result.json", json.dumps(asdict(result)))
 
     def order(self, order: dict[str, Any]) -> None:
         """Write what the launched process must know besides its workload."""
@@ -136,7 +142,11 @@ class JobFolder:
 
     def started(self) -> Started | None:
         """Return the process that has claimed this folder."""
-        return _read(self.path / "process.json", Started)
+        found = _read(self.path / "process.json", Started)
+        # To the system, numbers below stand for many processes.
+        if found is not None and not (isinstance(found.pid, int) and found.pid > 1 and isinstance(found.identity, str)):
+            raise ValueError("process.json names no process")
+        return found
 
     def result(self) -> Result | None:
         """Return how the process ended."""
@@ -145,6 +155,15 @@ class JobFolder:
     def verdict(self) -> Verdict | None:
         """Return the end as reported, or to be reported."""
         return _read(self.path / "report.json", Verdict)
+
+    def wants_token(self) -> bool:
+        """Return whether the task's supervisor asks for a new token."""
+        return (self.path / "token.wanted").exists()
+
+    def give_token(self, token: str) -> None:
+        """Hand a new token over to the task's supervisor, which removes it; raises OSError."""
+        write(self.path / "token", token)
+        (self.path / "token.wanted").unlink(missing_ok=True)
 
     @property
     def logs(self) -> Path:
@@ -179,22 +198,50 @@ class Journal:
     def lock(self) -> None:
         """Create the folder and take its lock; raises BadSetting where another daemon has it."""
         try:
-            for folder in (self.path, self.path / "jobs", self.path / "broken"):
+            for folder in self._folders:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = (self.path / "lock").open("a+")
         except OSError as error:
             raise BadSetting(f"--state-dir: cannot use {self.path}: {error.strerror}") from None
-        if not _try_lock(handle):
+        if not try_lock(handle):
             handle.seek(0)
             owner = handle.read(20).strip() or "unknown"
             handle.close()
             raise BadSetting(
                 f"--state-dir: another edge-worker (pid {owner}) uses {self.path}; stop it, or give each its own folder"
             )
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n")
-        handle.flush()
+        # Who holds it is only for people: on a full disk it is not said.
+        with suppress(OSError):
+            os.ftruncate(handle.fileno(), 0)
+            os.write(handle.fileno(), f"{os.getpid()}\n".encode())
         self._lock = handle
+
+    @property
+    def _folders(self) -> tuple[Path, ...]:
+        return self.path, self.path / "jobs", self.path / "broken", self.path / "outbox"
+
+    def mend(self) -> bool:
+        """Make anew what was removed from under a daemon that runs; return whether there was anything. Blocking.
+
+        Raises OSError, and BadSetting where another daemon has taken the folder meanwhile.
+        """
+        lost = [folder for folder in self._folders if not folder.is_dir()]
+        for folder in lost:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._holds_lock():
+            return bool(lost)
+        self.unlock()
+        self.lock()
+        return True
+
+    def _holds_lock(self) -> bool:
+        """Return whether the lock that is held is the one that others find."""
+        try:
+            return self._lock is not None and os.path.samestat(
+                os.fstat(self._lock.fileno()), (self.path / "lock").stat()
+            )
+        except FileNotFoundError:
+            return False
 
     def unlock(self) -> None:
         """Let the next daemon have the folder."""
@@ -216,7 +263,8 @@ class Journal:
         target = self.path / "broken" / f"{folder.path.name}.{os.getpid()}"
         log.error("%s is not readable (%s); moved to %s", folder.path.name, reason, target)
         # Whatever it is, it must not keep a token.
-        (folder.path / "workload.json").unlink(missing_ok=True)
+        for secret in ("workload.json", "token"):
+            (folder.path / secret).unlink(missing_ok=True)
         folder.path.rename(target)
 
     def maintenance(self) -> Maintenance | None:
@@ -236,15 +284,6 @@ class Journal:
             write(path, json.dumps(asdict(maintenance)))
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file in one step, readable by its owner only."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as handle:
-        handle.write(text)
-    temporary.replace(path)
-
-
 def _read(path: Path, record: type[T]) -> T | None:
     try:
         found = json.loads(path.read_bytes())
@@ -256,18 +295,3 @@ def _read(path: Path, record: type[T]) -> T | None:
         return record(**{name: value for name, value in found.items() if name in known})
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path.name}: {error}") from None
-
-
-def _try_lock(handle: IO[str]) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

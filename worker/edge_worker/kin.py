@@ -103,7 +103,8 @@ def of_job(root: Started, same: Callable[[Started], bool], among: Table, logs: P
         return []  # started before the machine did: its numbers mean nothing now
     leader = among.get(root.pid)
     roots = set()
-    if leader is None or same(root):
+    # In a container, session 0 is that of all who were brought in from outside.
+    if root.pid > 1 and (leader is None or same(root)):
         roots = {seen.pid for seen in among.values() if seen.session == root.pid} | {root.pid}
     if logs is not None:
         mark = f"AIRFLOW__LOGGING__BASE_LOG_FOLDER={logs}".encode()

@@ -37,8 +37,8 @@ class Launcher(Protocol):
     def outdate(self, why: str) -> None:
         """Start no more jobs from what was loaded before now."""
 
-    async def settled(self, folder: JobFolder) -> None:
-        """Wait until whoever sees the job's process die has said so, or will not."""
+    async def settled(self, folder: JobFolder) -> int | None:
+        """Wait until whoever sees the job's process die has said so, or will not; return its exit code where told."""
 
     def pids(self) -> list[int]:
         """Return the processes that it has started, some of which may have ended."""
@@ -82,10 +82,11 @@ class InterpreterLauncher:
     def outdate(self, why: str) -> None:
         """Each job has an interpreter of its own."""
 
-    async def settled(self, folder: JobFolder) -> None:
-        """The child was reaped by the one who waited for it; only its handle is left."""
+    async def settled(self, folder: JobFolder) -> int | None:
+        """The child was reaped by the one who waited for it, and knows the code; only its handle is left."""
         if child := self._children.pop(folder.path, None):
             child.poll()
+        return None
 
     def pids(self) -> list[int]:
         """Return the interpreters."""
@@ -137,15 +138,18 @@ class ZygoteLauncher:
         if self._zygote is not None:
             self._zygote.outdated = why
 
-    async def settled(self, folder: JobFolder) -> None:
-        """Wait for the zygote to have reaped the job's process."""
+    async def settled(self, folder: JobFolder) -> int | None:
+        """Wait for the zygote to have reaped the job's process; return its exit code."""
+        code = None
         for zygote in self._owned:
             if event := zygote.running.get(str(folder.path)):
                 await event.wait()
+            code = zygote.ended.pop(str(folder.path), code)
         if self._zygote is not None and not self._zygote.running:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(self._idle, self._retire_idle)
+        return code
 
     def pids(self) -> list[int]:
         """Return the zygotes."""

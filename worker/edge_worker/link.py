@@ -92,6 +92,10 @@ class Link:
         """Return how many bytes of the job's log the server has."""
         return await self._polling.log_cursor(ticket)
 
+    async def renew_token(self, ticket: Ticket) -> str:
+        """Return a new token for the Execution API, for a task that runs here."""
+        return await self._polling.renew_token(ticket)
+
     async def close(self) -> None:
         """Close all connections."""
         if self._channel is not None:

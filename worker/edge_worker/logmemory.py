@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_worker import journal
+from edge_worker import lasting
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def write(path: Path, known: Known) -> None:
     """Remember; without it a change of the file while no daemon runs may go unnoticed."""
     record = {**vars(known), "head": known.head.hex()}
     with suppress(OSError):
-        journal.write(path, json.dumps(record))
+        lasting.write(path, json.dumps(record))
 
 
 def read(path: Path) -> Known | None:

@@ -11,12 +11,15 @@ from typing import Any, Protocol
 from edge_otel.state import WorkerState, observe
 from edge_otel.wire import WorkerReply
 from edge_worker import plan, reports, subject
+from edge_worker.cutoff import Cutoff
 from edge_worker.faults import Disconnected, Fault, Forgotten, NotAllowed, Refused, Replaced, Unreachable
 from edge_worker.intake import Intake, IntakeTransport
 from edge_worker.jobs import Job
-from edge_worker.journal import Journal
+from edge_worker.journal import JobFolder, Journal
 from edge_worker.patience import pause, persist, wait
 from edge_worker.pulse import Pulse, PulseTransport
+from edge_worker.reissue import Reissue, ReissueTransport
+from edge_worker.salvage import salvage
 from edge_worker.site import Site
 from edge_worker.station import Station
 from edge_worker.turn import Turn
@@ -39,7 +42,7 @@ STOPPED, REFUSED, REPLACED, HANDED_OVER = 0, 3, 4, 5
 """Exit codes; 1 is a defect, 2 a bad configuration."""
 
 
-class Transport(IntakeTransport, PulseTransport, Protocol):
+class Transport(IntakeTransport, PulseTransport, ReissueTransport, Protocol):
     """What the loops need of the wire. Every method raises Fault."""
 
 
@@ -70,8 +73,10 @@ class Loop:
         receiving = asyncio.create_task(self._intake.receive(), name="receive")
         leaving = asyncio.create_task(self._leave(), name="leave")
         handing = asyncio.create_task(station.handover.wait(), name="handover")
+        cutting = asyncio.create_task(Cutoff(station).run(), name="cutoff")
+        renewing = asyncio.create_task(Reissue(station, self._transport).run(), name="reissue")
         try:
-            loops: set[asyncio.Task[Any]] = {heart, fetching, receiving, leaving, handing}
+            loops: set[asyncio.Task[Any]] = {heart, fetching, receiving, leaving, handing, renewing, cutting}
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 # A defect ends the daemon; the jobs go on, and the next daemon adopts them.
@@ -90,7 +95,7 @@ class Loop:
                 if not station.replaced:
                     await self._farewell()
         finally:
-            tasks = {heart, fetching, receiving, leaving, handing, *self._tasks}
+            tasks = {heart, fetching, receiving, leaving, handing, renewing, cutting, *self._tasks}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -99,25 +104,32 @@ class Loop:
     def _adopt(self) -> None:
         for folder in self._journal.jobs():
             try:
-                ticket, verdict = folder.ticket(), folder.verdict()
-                how = plan.readopt(
-                    folder.started() is not None,
-                    verdict is not None,
-                    verdict is not None and verdict.reported and verdict.log_shipped,
-                )
-                folder.result()
-            except (ValueError, OSError) as error:
-                self._journal.set_aside(folder, error)
-                continue
-            if how is plan.Readopted.FORGET:
-                folder.remove()
-                continue
-            with subject.of_job(ticket):
-                log.info("job %s: found again: %s", ticket.id, how.value)
-            job = Job(self._site, folder, ticket)
-            job.active = how is not plan.Readopted.REPORT
-            job.unreported = verdict is None or not verdict.reported
-            self._own(job, how)
+                self._take_up(folder)
+            except (ValueError, OSError) as problem:
+                try:
+                    if salvage(self._journal, folder, problem):
+                        self._take_up(folder)
+                except (ValueError, OSError) as error:
+                    log.error("%s can neither be read nor moved: %s", folder.path, error)  # noqa: TRY400
+
+    def _take_up(self, folder: JobFolder) -> None:
+        """See through what an earlier daemon has left; raises ValueError and OSError."""
+        ticket, verdict = folder.ticket(), folder.verdict()
+        begun = [folder.started(), folder.result()]
+        how = plan.readopt(
+            any(begun),
+            verdict is not None,
+            verdict is not None and verdict.reported and verdict.log_shipped,
+        )
+        if how is plan.Readopted.FORGET:
+            folder.remove()
+            return
+        with subject.of_job(ticket):
+            log.info("job %s: found again: %s", ticket.id, how.value)
+        job = Job(self._site, folder, ticket)
+        job.active = how is not plan.Readopted.REPORT
+        job.unreported = verdict is None or not verdict.reported
+        self._own(job, how)
 
     def _own(self, job: Job, how: plan.Readopted = plan.Readopted.ACCEPT) -> None:
         key = (job.ticket.id, job.ticket.claim)
@@ -198,6 +210,7 @@ class Loop:
 
     def _heed(self, known: bool, reported: WorkerState, reply: WorkerReply) -> None:
         station = self._station
+        station.contact.answered()
         station.compare_clocks(time.time(), reply.last_update)
         station.hear(reported, reply)
         station.carried(self._transport.using)

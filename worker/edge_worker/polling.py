@@ -24,6 +24,7 @@ from edge_otel.wire import (
     FetchRequest,
     JobOffer,
     JobReport,
+    TaskToken,
     WorkerReply,
     WorkerReport,
 )
@@ -164,6 +165,16 @@ class Polling:
             return _cursor(self._call("HEAD", path, headers=headers, carrier=ticket.span or None))
 
         return await self._in("logs", call)
+
+    async def renew_token(self, ticket: Ticket) -> str:
+        """Return a new token for the Execution API, for a task that runs here."""
+
+        def call() -> str:
+            headers = {CLAIM_HEADER: str(ticket.claim)}
+            path = f"v2/jobs/{ticket.id}/token"
+            return _decode(TaskToken, self._call("POST", path, headers=headers, carrier=ticket.span or None)).token
+
+        return await self._in("jobs", call)
 
     def close(self) -> None:
         """Take no more calls and drop idle connections; a call under way ends by its own timeouts."""

@@ -64,6 +64,12 @@ def same(process: Started) -> bool:
     return found == process.identity
 
 
+def rebooted_since(process: Started) -> bool:
+    """Return whether the machine was restarted since the process began, where the system can tell."""
+    boot = process.identity.partition(":")[0]
+    return bool(kin.boot()) and boot not in ("", "started", kin.boot())
+
+
 async def ended(process: Started) -> int | None:
     """Wait until the process has ended; return its wait status as an exit code where it was our child."""
     try:

@@ -18,6 +18,8 @@ def lines(status: dict[str, Any], now: float) -> Iterator[str]:
     yield from _judged("live", status["live"])
     yield from _judged("ready", status["ready"])
     yield _line("server", f"{status['server']}, {_contact(status, now)}")
+    if policy := status.get("disconnect_policy"):
+        yield _line("when cut off", policy)
     yield _line("health", f"{_LEVELS[status['health']['level']]}{_more(status['health']['reason'])}")
     if (maintenance := status["maintenance"]) is not None:
         since = f" for {_span(now - maintenance['since'])}" if maintenance["since"] else ""

@@ -6,6 +6,7 @@ import time
 
 from edge_otel.state import WorkerState, observe
 from edge_otel.wire import FetchRequest, WorkerReport
+from edge_worker.contact import clock
 from edge_worker.station import Station
 
 
@@ -13,6 +14,7 @@ def report(station: Station, state: WorkerState | None = None) -> WorkerReport:
     """Return a report of the facts, or of ``state``."""
     facts = station.facts
     station.reported_at = time.time()
+    station.contact.sending(clock())
     jobs = [
         {"id": id_, "claim": claim, "slots": job.ticket.slots if job.active else 0}
         for (id_, claim), job in station.jobs.items()
@@ -32,6 +34,7 @@ def report(station: Station, state: WorkerState | None = None) -> WorkerReport:
                 "log_backlog": station.log_backlog,
                 "outbox_size": station.outbox.size,
                 "outbox_dropped": sum(station.outbox.dropped.values()),
+                **station.contact.facts,
                 **({} if skew is None else {"clock_skew": round(skew, 3)}),
             },
             "maintenance_comments": maintenance.comment if maintenance else None,

@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from edge_otel.wire import Comment, Queues, Team, WorkerName, WorkerSettings
+from edge_worker.disconnect import KEEP, Policy, read_policy
 from edge_worker.faults import BadSetting
 
 ENV_PREFIX = "EDGE_WORKER_"
@@ -29,6 +30,11 @@ def _split(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
+
+
+def _joined(value: Any) -> Any:
+    """On the command line the policy is one word or two."""
+    return " ".join(value) if isinstance(value, list) else value
 
 
 def default_state_dir() -> Path:
@@ -82,6 +88,7 @@ class Settings(BaseSettings):
     automatic_maintenance_on: Annotated[Literal["error", "warning", "off"], Lower] = "off"
     automatic_maintenance_exit: Annotated[Literal["warning", "info", "off"], Lower] = "off"
     drain_timeout: Annotated[float, Field(ge=0)] = 0
+    disconnect_policy: Annotated[str, BeforeValidator(_joined)] = KEEP
     kill_grace: Annotated[float, Field(ge=0)] = 10
     zygote_idle: Seconds = 300
     job_memory: Annotated[int, Field(ge=0)] = 0
@@ -154,6 +161,17 @@ class Settings(BaseSettings):
             raise ValueError(f"{value} is not a program: give the Python that has Apache Airflow installed")
         # Not resolved: a virtual environment's Python is a link, and following it would leave the environment.
         return str(Path(found).absolute())
+
+    @field_validator("disconnect_policy")
+    @classmethod
+    def _is_policy(cls, value: str) -> str:
+        read_policy(value)
+        return value
+
+    @property
+    def policy(self) -> Policy:
+        """What a lost link means."""
+        return Policy(read_policy(self.disconnect_policy), self.kill_grace)
 
     @field_validator("state_dir")
     @classmethod

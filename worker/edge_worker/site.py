@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from edge_otel.wire import JobReport
@@ -35,6 +36,10 @@ class Site:
     execution_api_url: Callable[[], str]
     executors: Callable[[], str | None]
     """Airflow's, as the server has told them."""
+    contact: Path
+    """Where the last contact with the server is written down."""
+    renews: Callable[[], bool]
+    """Whether the server gives running tasks new tokens."""
     task_env: Callable[[], dict[str, str]]
     settings: Callable[[], Settings]
     changed: Callable[[], None]

@@ -24,6 +24,8 @@ async def start(site: Site, folder: JobFolder, ticket: Ticket) -> Started:
         {
             "worker": site.worker,
             "server": url,
+            "renews": site.renews(),
+            "contact": str(site.contact),
             "env": for_job(site.task_env(), folder.logs, url, site.executors()),
             "log_file": str(log_file) if log_file else None,
             "grace": site.settings().kill_grace,

@@ -13,6 +13,7 @@ from uuid import uuid4
 from edge_otel.state import Facts, WorkerState
 from edge_otel.wire import OWN_FACTS, WorkerReply, WorkerSettings
 from edge_worker import plan
+from edge_worker.contact import Contact, clock
 from edge_worker.environment import EXECUTION_API_URL
 from edge_worker.health import Act
 from edge_worker.jobs import Job
@@ -38,6 +39,8 @@ class Station:
     cause = ""
     """Who asked for the drain."""
     replaced = False
+    unwritable: str | None = None
+    """Why the state folder cannot be written."""
 
     def __init__(
         self, settings: Settings, watch: Watch, journal: Journal, task_env: dict[str, str], outbox: Outbox
@@ -81,7 +84,7 @@ class Station:
         """Seconds since the epoch of the latest report."""
         self.clock_skew: float | None = None
         """Seconds that this machine's clock is ahead of the server's."""
-        self.watch = watch
+        self.contact, self.watch = Contact(settings.state_dir, settings.policy, clock()), watch
         self._journal = journal
         self.task_env = task_env
         self.maintenance = journal.maintenance()
@@ -100,7 +103,7 @@ class Station:
     @property
     def free(self) -> int:
         """Slots that may be filled now."""
-        if self.replaced or not self.registered.is_set():
+        if self.replaced or self.unwritable or self.contact.lost(clock()) or not self.registered.is_set():
             return 0
         used = sum(job.ticket.slots for job in self.jobs.values() if job.active)
         return plan.free_slots(self.facts, self.concurrency, used)
@@ -117,6 +120,10 @@ class Station:
     def executors(self) -> str | None:
         """Return the executors of the central side, None where it has not told them."""
         return self._told.executors if self._told else None
+
+    def renews(self) -> bool:
+        """Return whether the server gives running tasks new tokens."""
+        return self._told is not None and self._told.token_renewal
 
     @property
     def log_backlog(self) -> int:
@@ -135,11 +142,24 @@ class Station:
 
     def look(self) -> None:
         """Look at host and health anew: before each report. Automatic maintenance begins and ends here."""
-        act = self.watch.look(time.monotonic(), self.maintenance.origin if self.maintenance else None)
+        origin = self.maintenance.origin if self.maintenance else None
+        act = self.watch.look(time.monotonic(), origin, self.unwritable)
         if act is Act.BEGIN:
             self.maintain(Maintenance(self.watch.health.reason[:1024], "automatic"))
         elif act is Act.END:
             self.maintain(None, by_person=False)
+
+    def grounded(self, unwritable: str | None) -> None:
+        """Heed why the state folder cannot be written, or that it can: None. No jobs are taken while it cannot."""
+        if unwritable == self.unwritable:
+            return
+        if unwritable is None:
+            log.info("%s can be written again", self.settings.state_dir)
+        else:
+            log.error("no jobs are taken: %s cannot be written: %s", self.settings.state_dir, unwritable)
+        self.unwritable = unwritable
+        self.news.set()
+        self.room.set()
 
     def hear(self, reported: WorkerState, reply: WorkerReply) -> None:
         """Obey the answer to a report of state ``reported``."""

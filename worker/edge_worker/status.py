@@ -59,6 +59,7 @@ def status(station: Station, unwritable: str | None) -> dict[str, Any]:
         "transport_since": station.transport_since,
         "last_contact": station.last_contact,
         "contact_age": _age(station),
+        "disconnect_policy": station.settings.disconnect_policy,
         "clock_skew": station.clock_skew,
         "draining": station.departure is not None,
         "leaving": station.reason if station.departure is not None else None,

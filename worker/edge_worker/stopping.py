@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from edge_worker import processes
 from edge_worker.journal import JobFolder, Result, Started
@@ -16,14 +17,23 @@ RESULT_WITHIN = 5.0
 
 
 async def result(site: Site, folder: JobFolder, process: Started | None) -> Result | None:
-    """Return the result of a process that has ended; one who was killed is judged by its parent, a moment later."""
+    """Return the result of a process that has ended; one who was killed is judged by its parent, a moment later.
+
+    Where nothing could be written the parent's word alone remains.
+    """
+    code = None
     try:
         async with asyncio.timeout(RESULT_WITHIN):
-            await site.launcher.settled(folder)
+            code = await site.launcher.settled(folder)
             while (found := folder.result()) is None and processes.unreaped(process):
                 await asyncio.sleep(0.02)
     except TimeoutError:
         found = folder.result()
+    except ValueError as error:
+        log.error("%s: its result cannot be read: %s", folder.path.name, error)  # noqa: TRY400
+        found = None
+    if found is None and code is not None:
+        found = Result(code, None, time.time())
     return found
 
 

@@ -32,7 +32,8 @@ def load_beside(name: str) -> ModuleType:
     return module
 
 
-leftovers = load_beside("leftovers")
+leftovers, endurance = load_beside("leftovers"), load_beside("endurance")
+lifeline, lenient = load_beside("lifeline"), load_beside("lenient")
 
 TAIL_BYTES, TAIL_LINES = 16 * 1024, 100
 """How much of the captured output goes to the end of a log in which Airflow wrote nothing."""
@@ -243,6 +244,11 @@ def run(folder: Path) -> int:
     try:
         become_job(order.get("nice", 0))
         name_host(order["worker"])
+        # Whatever it meets in a version of Airflow that it does not know, the task runs.
+        with contextlib.suppress(Exception):
+            endurance.install(folder, order["renews"])
+            lifeline.install(Path(order["contact"]))
+            lenient.install()
         code, state = execute(workload, order["server"], end_leftovers)
     except BaseException as failure:  # noqa: BLE001 - whatever it was, the log must tell
         if isinstance(failure, SystemExit) and failure.code in (None, 0):
@@ -250,20 +256,24 @@ def run(folder: Path) -> int:
         else:
             error = f"The task's supervisor failed: {type(failure).__name__}: {failure}"[:2000]
             lines = [error, *"".join(traceback.format_exception(failure)).splitlines()]
-    sys.stdout.flush()
-    sys.stderr.flush()
+    lenient.flush()
     if log_file is not None and code != 0:
         empty = not log_file.exists() or log_file.stat().st_size == 0
         if empty and not lines:
             lines = [f"The task's process ended with code {code}. Its output:", *tail(folder / "output")]
         if lines:
-            append_log(log_file, lines)
+            with contextlib.suppress(OSError):
+                append_log(log_file, lines)
     result = {"exit_code": code, "error": error, "time": time.time(), "task_state": state}
-    write(folder / "result.json", {**result, **usage()})
+    # Where there is no room for it, the exit code alone tells.
+    with contextlib.suppress(OSError):
+        write(folder / "result.json", {**result, **usage()})
     # After the result: whoever loses patience with what is left does not change how the job ended.
     end_leftovers(others=False)
     if log_file is not None and left:
-        append_log(log_file, [f"The task left processes behind, which were ended: {', '.join(left[:20])}."], "warning")
+        text = f"The task left processes behind, which were ended: {', '.join(left[:20])}."
+        with contextlib.suppress(OSError):
+            append_log(log_file, [text], "warning")
     return code
 
 
@@ -272,7 +282,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     claim(folder)
     code = run(folder)
-    sys.stdout.flush()
+    lenient.flush()
     # As after a fork: threads that a task's libraries left behind must not hold the process.
     os._exit(code & 0xFF)
 

@@ -40,9 +40,9 @@ class Watch:
         """Report these versions of the interpreter that runs tasks from now on."""
         self._host.versions = versions
 
-    def look(self, now: float, origin: str | None) -> Act:
+    def look(self, now: float, origin: str | None, unwritable: str | None = None) -> Act:
         """Look at everything and return what automatic maintenance does; ``now`` is that of the monotonic clock,
-        ``origin`` that of the maintenance that is on."""
+        ``origin`` that of the maintenance that is on, ``unwritable`` why the state folder cannot be written."""
         host = self._host.facts()
         users = self.users(now)
         told: tuple[int | None, str] | None = None
@@ -51,7 +51,7 @@ class Watch:
             told = level, str((users or {}).get("status_text") or f"{self._users.path} tells of bad health")
         before, disk, memory = self.health, host.get("disk_percent"), host.get("memory_percent")
         percents = (float(disk) if disk is not None else None, float(memory) if memory is not None else None)
-        self.health = judge(before, percents, self._thresholds, str(self._folder), told)
+        self.health = judge(before, percents, self._thresholds, str(self._folder), told, unwritable)
         if self.health.level != before.level:
             log.log(max(self.health.level, before.level), "health: %s", self.health.reason or "good again")
         self.facts = {**(users or {}), **host, "status": self.health.level}

@@ -107,6 +107,11 @@ def refusal(status: int, error: str, detail: str = "because the test says so") -
     return Answer(status, {"error": error, "detail": detail, "error_id": "e-1"})
 
 
+def execution_refusal(status: int, detail: Any) -> Answer:
+    """As Airflow's Execution API refuses."""
+    return Answer(status, {"detail": detail}, {"Content-Type": "application/json"})
+
+
 class FakeCentral:
     """One worker's central site. ``wait_for`` waits for what its requests bring about, never for time."""
 
@@ -118,6 +123,8 @@ class FakeCentral:
         self.reports: list[dict[str, Any]] = []
         self.executions: list[Call] = []
         self.faults: list[Callable[[Call], Any]] = []
+        self.task_token: str | None = None
+        """What tasks must show to the Execution API; None takes any. The site gets it when it asks for a new one."""
         self.token = "ewt_one.secret-of-the-first"
         self.known = True
         self.registered = False
@@ -271,6 +278,8 @@ class FakeCentral:
     def act(self, call: Call) -> Any:
         path = urlsplit(call.path).path
         if path.startswith("/execution/"):
+            if self.task_token is not None and call.headers.get("authorization") != f"Bearer {self.task_token}":
+                return execution_refusal(403, "Invalid auth token")
             self.executions.append(call)
             return self.execute(call, path.removeprefix("/execution/"))
         if path in ("/v1/traces", "/v1/metrics", "/v1/logs"):
@@ -289,6 +298,8 @@ class FakeCentral:
             return self.job_state(call, [unquote(part) for part in rest.split("/")[3:]])
         if match := re.fullmatch(r"v2/jobs/([^/]+)/log", rest):
             return self.log(call, match[1])
+        if match := re.fullmatch(r"v2/jobs/([^/]+)/token", rest):
+            return self.new_token(call, match[1])
         if rest.startswith("v2/otlp/v1/"):
             assert self.settings.get("otlp"), "telemetry was sent to a gateway without a collector"
             self.telemetry.append(Telemetry.of(call))
@@ -358,6 +369,14 @@ class FakeCentral:
             return Answer(416, refusal(416, "LogGap").body, headers=cursor)
         job.log += body[len(job.log) - first :]
         return Answer(202, None, headers={"Range": f"bytes=0-{len(job.log) - 1}"})
+
+    def new_token(self, call: Call, job_id: str) -> Answer:
+        job = self.jobs.get(job_id)
+        if job is None:
+            return refusal(404, "JobNotFound")
+        if int(call.headers["x-claim"]) != job.offer["claim"] or job.state != "running":
+            return refusal(409, "StaleClaim")
+        return Answer(200, {"token": self.task_token or "a-new-token"})
 
     def execute(self, call: Call, rest: str) -> Answer:
         """The Execution API, as far as a simple task needs it."""

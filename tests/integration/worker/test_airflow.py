@@ -93,7 +93,7 @@ def execute_task(
 
 
 def events(job: FakeJob) -> list[str]:
-    return [json.loads(line)["event"] for line in bytes(job.log).splitlines()]
+    return [json.loads(line)["event"] for line in bytes(job.log).rpartition(b"\n")[0].splitlines()]
 
 
 @pytest.fixture
@@ -101,7 +101,14 @@ def site(central: FakeCentral, start: Start, tmp_path: Path) -> Daemon:
     return real(central, start, tmp_path)
 
 
-def real(central: FakeCentral, start: Start, folder: Path, **options: Any) -> Daemon:
+def real(
+    central: FakeCentral,
+    start: Start,
+    folder: Path,
+    dag: str = DAG,
+    env: dict[str, str] | None = None,
+    **options: Any,
+) -> Daemon:
     """Start a daemon whose tasks run in a real Airflow, which exports to the fake site.
 
     One names its executor, which is not even installed here: without what the server tells no task of the DAG is found.
@@ -109,7 +116,7 @@ def real(central: FakeCentral, start: Start, folder: Path, **options: Any) -> Da
     central.settings["executors"] = "LocalExecutor,Site:some.executors.SiteExecutor"
     dags = folder / "dags"
     dags.mkdir(exist_ok=True)
-    (dags / "edge.py").write_text(DAG)
+    (dags / "edge.py").write_text(dag)
     (dags / "calls.py").write_text("def ring(bell):\n    print('ringing', bell)\n")
     bundle = {
         "name": "local",
@@ -117,6 +124,7 @@ def real(central: FakeCentral, start: Start, folder: Path, **options: Any) -> Da
         "kwargs": {"path": str(dags)},
     }
     env = {
+        **(env or {}),
         "AIRFLOW_HOME": str(folder / "airflow"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle]),

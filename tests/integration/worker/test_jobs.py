@@ -366,7 +366,7 @@ def test_corrupt_folder_is_set_aside_and_the_rest_goes_on(central: FakeCentral, 
     moved = list((daemon.state_dir / "broken").iterdir())
     assert len(moved) == 1
     assert not (moved[0] / "workload.json").exists()
-    assert "is not readable" in daemon.said
+    assert "records are not readable" in daemon.said
 
 
 def test_outage_in_mid_job_changes_nothing_in_the_end(central: FakeCentral, start: Start, tmp_path: Path) -> None:

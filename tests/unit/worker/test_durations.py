@@ -72,6 +72,8 @@ def test_of_a_launch_is_the_time_that_has_passed(tmp_path):
         executors=lambda: None,
         task_env=dict,
         settings=lambda: SimpleNamespace(kill_grace=1, job_nice=0),
+        renews=lambda: True,
+        contact=tmp_path / "contact",
         launcher=launcher,
         meters=told,
         spans=told,

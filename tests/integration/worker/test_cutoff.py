@@ -1,0 +1,139 @@
+"""Jobs of a worker that is cut off for longer than its policy allows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import Start, finished, workload
+from fake_server import FakeCentral
+from test_airflow import events, execute_task, real
+
+POLICY = {"disconnect_policy": "stop-after 2s", "kill_grace": 1}
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def job_process(folders: list[Path]) -> psutil.Process:
+    return psutil.Process(json.loads((folders[0] / "process.json").read_text())["pid"])
+
+
+IGNORES = "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+
+
+@pytest.mark.parametrize("ignores", ["", IGNORES], ids=["obeys", "ignores SIGTERM"])
+def test_jobs_are_stopped_while_the_server_is_away_and_told_when_it_is_back(
+    central: FakeCentral, start: Start, tmp_path: Path, ignores: str
+) -> None:
+    daemon = start(**POLICY)
+    job = central.offer(workload(f"{ignores}log(b'begun\\n'); wait_for_file({str(tmp_path / 'never')!r})"))
+    central.wait_for(lambda: job.log)
+    assert central.last()["sysinfo"]["jobs_stopped_after"] == 3
+    process = job_process(daemon.folders())
+    central.down = True
+    central.wait_for(lambda: gone(process))
+    assert daemon.exit_code() is None
+    central.down = False
+    central.wait_for(finished(job))
+    assert job.state == "failed"
+    assert "no server has answered for 2 s" in str(job.end and job.end["error"])
+    later = central.offer(workload("pass"))
+    central.wait_for(finished(later))
+    assert later.state == "success"
+
+
+def test_jobs_are_kept_without_a_policy(central: FakeCentral, start: Start, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    daemon = start()
+    job = central.offer(workload(f"log(b'begun\\n'); wait_for_file({str(go)!r})"))
+    central.wait_for(lambda: job.log)
+    assert "jobs_stopped_after" not in central.last()["sysinfo"]
+    assert not (daemon.state_dir / "contact").exists()
+    central.down = True
+    before = len(central.calls) + len(central.upgrades)
+    central.wait_for(lambda: len(central.calls) + len(central.upgrades) > before + 3, 60)
+    go.touch()
+    central.down = False
+    central.wait_for(finished(job))
+    assert job.state == "success"
+
+
+def test_the_time_counts_on_while_no_daemon_is_there(central: FakeCentral, start: Start, tmp_path: Path) -> None:
+    first = start(disconnect_policy="stop-after 3s", kill_grace=1)
+    job = central.offer(workload(f"log(b'begun\\n'); wait_for_file({str(tmp_path / 'never')!r})"))
+    central.wait_for(lambda: job.log)
+    process = job_process(first.folders())
+    central.wait_for((first.state_dir / "contact").exists)
+    first.process.kill()
+    first.process.wait(10)
+    central.down = True
+    # As if it had been away for an hour.
+    boot, last, limit = (first.state_dir / "contact").read_text().split()
+    (first.state_dir / "contact").write_text(f"{boot} {float(last) - 3600:015.3f} {limit}\n")
+    start(registered=False, disconnect_policy="stop-after 50m", kill_grace=1)
+    central.wait_for(lambda: gone(process))
+    central.down = False
+    central.wait_for(finished(job))
+    assert job.state == "failed"
+
+
+WAITS = """
+import os, time
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def edge():
+    @task
+    def waits():
+        print("before")
+        while True:
+            time.sleep(0.1)
+    waits()
+
+edge()
+"""
+
+
+@pytest.mark.parametrize("transport", ["channel"])
+def test_a_task_stops_itself_when_no_daemon_is_there_to_do_so(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    env = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1"}
+    daemon = real(central, start, tmp_path, dag=WAITS, env=env, disconnect_policy="stop-after 30m")
+    job = execute_task(central, "waits")
+    central.wait_for(lambda: "before" in events(job), 90)
+    contact = daemon.state_dir / "contact"
+    central.wait_for(contact.exists)
+    (task,) = job_process(daemon.folders()).children()
+    daemon.process.kill()
+    daemon.process.wait(10)
+    boot, last, limit = contact.read_text().split()
+    contact.write_text(f"{boot} {float(last) - 7200:015.3f} {limit}\n")
+    central.wait_for(lambda: gone(task), 60)
+    real(central, start, tmp_path, dag=WAITS, env=env)
+    central.wait_for(finished(job))
+    assert any("has not reached its server for 72" in event for event in events(job))
+
+
+@pytest.mark.parametrize("transport", ["channel"])
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"disconnect_policy": "stop"}, "--disconnect-policy"),
+        ({"env": {"EDGE_WORKER_DISCONNECT_POLICY": "stop-after soon"}}, "stop-after 30m"),
+    ],
+)
+def test_a_policy_that_is_none_is_a_bad_configuration(
+    central: FakeCentral, start: Start, source: dict[str, Any], told: str
+) -> None:
+    daemon = start(registered=False, **source)
+    exited: Callable[[], bool] = lambda: daemon.exit_code() is not None  # noqa: E731
+    central.wait_for(exited)
+    assert daemon.exit_code() == 2
+    assert told in daemon.said

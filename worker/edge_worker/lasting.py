@@ -1,0 +1,56 @@
+"""Files that are written in one step, those that a power cut must leave whole, and those that one process has."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+
+def write(path: Path, text: str, lasting: bool = False) -> None:
+    """Write a file in one step, readable by its owner only; ``lasting``: return when a power cut leaves it whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as handle:
+            handle.write(text)
+            handle.flush()
+            if lasting:
+                os.fsync(descriptor)
+        temporary.replace(path)
+    except OSError:
+        # Its bytes may be what fills the disk.
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if lasting:
+        keep_names(path.parent)
+
+
+def keep_names(folder: Path) -> None:
+    """Bring to the disk which files a folder holds, where the system lets a folder be opened."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def try_lock(handle: IO[str]) -> bool:
+    """Return whether the file is this process's alone, until it is closed."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
