@@ -115,7 +115,8 @@ class JobFolder:
     def open(self, ticket: Ticket, workload: str) -> None:
         """Create the folder with its workload (which holds a token) and ticket, so that it lasts; raises OSError."""
         self.path.mkdir(mode=0o700)
-        write(self.path / "workload.json", workload, lasting=True)
+        # Should a power cut take it, the job cannot be started, and says so.
+        write(self.path / "workload.json", workload)
         self.save(ticket, lasting=True)
         keep_names(self.path.parent)
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -123,6 +123,8 @@ class FakeCentral:
         self.reports: list[dict[str, Any]] = []
         self.executions: list[Call] = []
         self.faults: list[Callable[[Call], Any]] = []
+        self.ahead = timedelta(0)
+        """Of its clock."""
         self.task_token: str | None = None
         """What tasks must show to the Execution API; None takes any. The site gets it when it asks for a new one."""
         self.token = "ewt_one.secret-of-the-first"
@@ -313,7 +315,7 @@ class FakeCentral:
             return refusal(404, "WorkerNotFound")
         report = call.json
         self.reports.append(report)
-        now = datetime.now(UTC).isoformat()
+        now = (datetime.now(UTC) + self.ahead).isoformat()
         return Answer(
             200,
             {
