@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 POLL = 0.5
 """Seconds between looks where the system can not tell of a process's end."""
 
+HELD_WITHIN = 120.0
+"""Seconds to stop all processes of a job. Few are needed but on a machine that they leave no time: who is stopped forks
+no more, and the others come to the system's bound of processes, so that it ends if it is not given up too early."""
+
 GONE_WITHIN = 5.0
 """Seconds for killed processes to vanish; those that the kernel does not let die are left to it."""
 
@@ -127,7 +131,7 @@ def kill(process: Started, logs: Path | None = None, spare: bool = False) -> int
     ``logs`` is the job's log folder, see ``kin.of_job``. With ``spare`` the supervisor is left to tell of the end.
     """
     held: dict[int, kin.Seen] = {}
-    until = time.monotonic() + GONE_WITHIN
+    until = time.monotonic() + HELD_WITHIN
     while fresh := [seen for seen in _members(process, logs, spare) if seen.pid not in held]:
         for seen in fresh:
             held[seen.pid] = seen
@@ -136,6 +140,7 @@ def kill(process: Started, logs: Path | None = None, spare: bool = False) -> int
             break
     for seen in held.values():
         send(seen, KILL)
+    until = time.monotonic() + GONE_WITHIN
     while _members(process, logs, spare) and held and time.monotonic() < until:
         time.sleep(0.01)
     return len(held)
