@@ -108,7 +108,7 @@ class NoTask(EdgeError):
 
 
 class TokensUnavailable(EdgeError):
-    """This server cannot sign tokens of tasks. Give it the [api_auth] options of Airflow's API server."""
+    """This server cannot sign tokens of tasks. Give it the [api_auth] jwt_secret of Airflow's API server."""
 
     # The fact ``reason`` goes to the server's log.
     status = 503
