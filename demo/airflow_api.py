@@ -23,6 +23,10 @@ class AirflowApi:
         answer.raise_for_status()
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
+    def forget_login(self) -> None:
+        """Log in anew with the next call: the server may have."""
+        self._session.headers.pop("Authorization", None)
+
     def close(self) -> None:
         """Close the kept connections."""
         self._session.close()

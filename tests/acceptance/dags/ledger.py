@@ -19,13 +19,29 @@ def _write(file: Path, entry: dict[str, object]) -> None:
         os.close(handle)
 
 
-def note(event: str) -> None:
-    """Record an event of the task that runs in this process."""
+def entry(event: str) -> dict[str, object]:
+    """Return an event of the task that runs in this process."""
     from airflow.sdk import get_current_context
 
     task = get_current_context()["ti"]
-    entry = {"task": task.task_id, "index": task.map_index, "try": task.try_number, "event": event, "pid": os.getpid()}
-    _write(FOLDER / f"{task.run_id}.jsonl", entry)
+    about = {"task": task.task_id, "index": task.map_index, "try": task.try_number, "event": event}
+    return {**about, "pid": os.getpid(), "time": time.time()}
+
+
+def _file() -> Path:
+    from airflow.sdk import get_current_context
+
+    return FOLDER / f"{get_current_context()['ti'].run_id}.jsonl"
+
+
+def note(event: str) -> None:
+    """Record an event of the task that runs in this process."""
+    _write(_file(), entry(event))
+
+
+def read() -> list[dict[str, object]]:
+    """Return what the tasks of this run have recorded."""
+    return [json.loads(line) for line in _file().read_text().splitlines()]
 
 
 def wait_for_release(index: int) -> None:

@@ -1,0 +1,50 @@
+"""What the runs of each fault showed together: a table, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.faults.catalogue import BY_NAME
+from tests.faults.trial import Outcome
+
+COLUMNS = ("runs", "jobs", "lost", "doubled", "repeated", "bytes", "bytes_lost", "bytes_doubled", "by_hand")
+COUNTED = COLUMNS[1:]
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Return the sums over some runs."""
+    return {"runs": len(outcomes), **{name: sum(getattr(o, name) for o in outcomes) for name in COUNTED}}
+
+
+def by_fault(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """Return the outcomes of each fault that was injected, in the catalogue's order."""
+    found = {name: [o for o in outcomes if o.fault == name] for name in BY_NAME}
+    return {name: of_fault for name, of_fault in found.items() if of_fault}
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return a line for each fault, and one for all."""
+    rows = [(name, BY_NAME[name].injected, summary(of_fault)) for name, of_fault in by_fault(outcomes).items()]
+    rows.append(("all", "", summary(outcomes)))
+    titles = [name.replace("_", " ") for name in COLUMNS]
+    width = max(len(injected) for _, injected, _ in rows)
+    lines = [f"{'fault':<14}{'injected':<{width + 2}}" + "".join(f"{title:>15}" for title in titles)]
+    for name, injected, sums in rows:
+        lines.append(f"{name:<14}{injected:<{width + 2}}" + "".join(f"{sums[column]:>15,}" for column in COLUMNS))
+    return "\n".join(lines)
+
+
+def store(outcomes: Sequence[Outcome], about: Mapping[str, Any], file: Path) -> None:
+    """Write everything to a file, replacing the last."""
+    file.parent.mkdir(exist_ok=True)
+    faults = {
+        name: {"injected": BY_NAME[name].injected, **summary(found)} for name, found in by_fault(outcomes).items()
+    }
+    runs = [asdict(outcome) for outcome in outcomes]
+    result = {**about, "at": time.time(), "all": summary(outcomes), "faults": faults, "runs": runs}
+    file.write_text(json.dumps(result, indent=1))
