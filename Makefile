@@ -5,7 +5,7 @@ READY := .venv/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check constraints clean
+.PHONY: help demo test bench faults check constraints clean
 
 help: ## Show this list
 	@echo "usage: make TARGET [ARGS='…'] [PYTHON=/path/to/python3.11]"
@@ -20,6 +20,9 @@ test: check ## Check the code and run the tests (ARGS goes to pytest, such as AR
 bench: $(READY) ## Measure against edge3 in one run: a table, .bench/result.json and a picture (ARGS=--help for its options)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+faults: $(READY) ## Inject faults into a real Airflow with several sites: a table and .faults/result.json (ARGS=--help)
+	@$(BIN)/python -m tests.faults $(ARGS)
+
 check: $(READY) ## Check style, types and what is generated only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,7 +36,7 @@ constraints: $(READY) ## Write the versions installed now to constraints.txt
 	@mv constraints.new constraints.txt
 
 clean: ## Remove what the targets made, but not .venv
-	rm -rf .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .demo .faults .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

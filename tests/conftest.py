@@ -19,7 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from demo.postgres import Postgres
 
-OWN_SITE = {"test_demo.py", "test_log_fidelity.py", "test_log_replicas.py"}
+OWN_SITE = {"test_demo.py", "test_faults.py", "test_log_fidelity.py", "test_log_replicas.py"}
 """Acceptance tests that start a site of their own."""
 
 # Now, before anything imports Airflow: it reads these once, and keeps files there.

@@ -25,7 +25,7 @@ from tests.bench.sizes import Sizes
 from tests.edge3_environment import PACKAGES, edge3_interpreter
 
 FOLDER = ROOT / ".bench"
-SIDE_PARTS = ("sync", "heartbeats", "assignment", "idle", "worker", "start", "mapped", "logs")
+SIDE_PARTS = ("sync", "heartbeats", "assignment", "idle", "worker", "start", "mapped", "logs", "crowd")
 PARTS = (*SIDE_PARTS, "packages", "fleet", "telemetry")
 ALONE = {"fleet": "growth", "telemetry": "telemetry"}
 """Parts that are about ours only, and the modules that measure them."""

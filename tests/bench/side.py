@@ -18,7 +18,7 @@ import psutil
 
 from demo.cluster import Cluster
 from demo.process import Process, free_port
-from tests.bench import logs, starts
+from tests.bench import crowd, logs, starts
 from tests.bench.edge3_load import POLL_INTERVAL, Edge3Load
 from tests.bench.findings import Findings
 from tests.bench.http_load import Pace, shared_secret
@@ -43,8 +43,8 @@ SPREAD = 240.0
 """Seconds over which the retained jobs ended: within the five minutes for which both sides keep them."""
 SETTLED = 10.0
 """Seconds after registration at which an idle worker's memory is read, or its statements are counted."""
-OPTIONS = {"AIRFLOW__EDGE__HEARTBEAT_INTERVAL": "30", "AIRFLOW__EDGE__JOB_POLL_INTERVAL": "5"}
-"""The defaults of both sides."""
+OPTIONS = {"AIRFLOW__EDGE__HEARTBEAT_INTERVAL": "30", "AIRFLOW__EDGE__JOB_POLL_INTERVAL": "5", **crowd.OPTIONS}
+"""The defaults of both sides, but for bounds of Airflow's."""
 
 
 class Site:
@@ -78,6 +78,7 @@ class Site:
             "start": self.start,
             "mapped": self.mapped,
             "logs": self.logs,
+            "crowd": self.crowd,
         }
 
     def sync(self, findings: Findings) -> None:
@@ -178,6 +179,14 @@ class Site:
         self.cluster.wait(lambda: self.cluster.api.dag_exists(DAG), "the DAG", 120)
         run_mapped(self.cluster, 8)
         _, findings.figures["mapped_64_s"] = run_mapped(self.cluster, self._sizes.mapped)
+
+    def crowd(self, findings: Findings) -> None:
+        """Measure many sleeping tasks on one worker, which has a slot for each."""
+        for name in list(self.cluster.workers):
+            self.cluster.end(name)
+        worker = worker_starter(self._side, self.cluster, self._sizes.crowd)()
+        self._need_everything()
+        crowd.measure(self.cluster, worker, self._sizes.crowd, findings)
 
     def logs(self, findings: Findings) -> None:
         """Measure what shipping logs achieves."""

@@ -92,13 +92,13 @@ EDGE3 = Side(
 SIDES = {"ours": OURS, "edge3": EDGE3}
 
 
-def worker_starter(side: Side, cluster: Cluster) -> Callable[[], Process]:
+def worker_starter(side: Side, cluster: Cluster, concurrency: int = CONCURRENCY) -> Callable[[], Process]:
     """Return what starts the side's worker as its users do, with what it needs in place."""
     if side is OURS:
-        return EdgeWorker(cluster, WORKER, token=create_token(cluster, WORKER), concurrency=CONCURRENCY).start
+        return EdgeWorker(cluster, WORKER, token=create_token(cluster, WORKER), concurrency=concurrency).start
     env = edge3_site(cluster)
     command: list[str | Path] = [sys.executable, "-m", "airflow", "edge", "worker", "-q", "default"]
-    return lambda: cluster.start_worker(WORKER, [*command, "-c", str(CONCURRENCY), "-H", WORKER], env)
+    return lambda: cluster.start_worker(WORKER, [*command, "-c", str(concurrency), "-H", WORKER], env)
 
 
 def edge3_site(cluster: Cluster) -> dict[str, str]:

@@ -27,6 +27,7 @@ class Sizes:
     starts_ours: int = size(60, "runs of one task, for the time from queued to started")
     starts_edge3: int = size(20, "the same for edge3, each of which takes seconds")
     mapped: int = size(64, "mapped tasks")
+    crowd: int = size(200, "sleeping tasks on one worker")
     fleet: tuple[int, ...] = size(
         (100, 500, 1000, 2000, 4000, 6000), "steps of the fleet, which ends at the first that breaks"
     )

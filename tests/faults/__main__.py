@@ -1,4 +1,4 @@
-"""The fault suite, ``python -m tests.faults``: many runs on one real Airflow, each with a fault, and held to account."""
+"""The fault suite, ``python -m tests.faults``: many runs on a real Airflow, each with a fault, held to account."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from tests.faults import namespace
 from tests.faults.catalogue import BY_NAME, FAULTS, Fault
 from tests.faults.central import Central
 from tests.faults.certificates import Authority
+from tests.faults.judgement import Outcome
 from tests.faults.link import Links
 from tests.faults.report import store, table
 from tests.faults.sites import Site
-from tests.faults.trial import Outcome, run
+from tests.faults.trial import run
 
 RESULT = Path(".faults") / "result.json"
 

@@ -81,7 +81,7 @@ def kill_database(site: Site, draw: random.Random) -> None:
 
 def upgrade(site: Site, draw: random.Random) -> None:
     site.upgrade()
-    site.command("stop", "--keep-jobs")
+    site.command("handover")
 
 
 def reboot(site: Site, draw: random.Random) -> None:

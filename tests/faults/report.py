@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.catalogue import BY_NAME
-from tests.faults.trial import Outcome
+from tests.faults.judgement import Outcome
 
 COLUMNS = ("runs", "jobs", "lost", "doubled", "repeated", "bytes", "bytes_lost", "bytes_doubled", "by_hand")
 COUNTED = COLUMNS[1:]

@@ -35,7 +35,7 @@ RESTART = 0.5
 MEMORY, PROCESSES = 1200, 150
 """What a job may use: MiB and processes."""
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-IN_ORDER = 0
+IN_ORDER = (0, 5)
 
 
 class Site:
@@ -101,7 +101,7 @@ class Site:
 
     def status(self) -> dict[str, Any]:
         """Return what the daemon says of itself; empty where none answers."""
-        asked = self.command("status")
+        asked = self.command("status", "--output", "json")
         answer: dict[str, Any] = json.loads(asked.stdout) if asked.stdout.startswith("{") else {}
         return answer
 
@@ -202,6 +202,8 @@ class Site:
             "state-dir": self.state,
             "task-python": sys.executable,
             "kill-grace": 3,
+            "job-memory": MEMORY,
+            "job-processes": PROCESSES,
         }
         command = [*(self.namespace.enter if self.namespace else []), *self._program(), "start"]
         command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
@@ -217,7 +219,7 @@ class Site:
         while not self._ended.wait(RESTART):
             with self._lock:
                 if self._wanted.is_set() and self._daemon is not None and self._daemon.exit_code is not None:
-                    self.restarts += self._daemon.exit_code != IN_ORDER
+                    self.restarts += self._daemon.exit_code not in IN_ORDER
                     self._start()
 
     def _watch(self) -> None:

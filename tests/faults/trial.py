@@ -6,14 +6,13 @@ import json
 import random
 import re
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from demo.airflow_api import UNFINISHED
 from demo.wait import NotSeen, wait_for
 from tests.faults.catalogue import Fault
+from tests.faults.judgement import Outcome, judge_log, judge_tasks
 from tests.faults.sites import Site
 
 TASKS = 4
@@ -23,32 +22,6 @@ BACK_WITHIN = 60.0
 """Seconds after the fault in which the worker is back by itself."""
 LOG_WITHIN = 60.0
 """Seconds after the last task's end in which every log is complete."""
-
-
-@dataclass
-class Outcome:
-    """What one run showed. ``jobs`` are tries that began; a try is ``doubled`` when it began twice, when it ran beside
-    another try of its task, or when an effect came again although no task was killed. Bytes are those of task logs."""
-
-    fault: str
-    seed: str
-    jobs: int = 0
-    lost: int = 0
-    doubled: int = 0
-    repeated: int = 0
-    """Effects that came again in a new try, after the fault had killed the one before."""
-    bytes: int = 0
-    bytes_lost: int = 0
-    bytes_doubled: int = 0
-    by_hand: int = 0
-    """1 where the worker did not come back by itself."""
-    seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def right(self) -> bool:
-        """Whether nothing was lost, doubled or needed a hand."""
-        return not (self.lost or self.doubled or self.bytes_lost or self.bytes_doubled or self.by_hand)
 
 
 def run(site: Site, fault: Fault, seed: str) -> Outcome:
@@ -64,7 +37,7 @@ def run(site: Site, fault: Fault, seed: str) -> Outcome:
         _finish(site, dag, run_id, outcome)
         _come_back(site, outcome)
         _judge_logs(site, run_id, outcome)
-        _judge_tasks(_ledger(site, run_id), fault, outcome)
+        judge_tasks(_ledger(site, run_id), TASKS, fault.kills, outcome)
     except Exception as problem:  # noqa: BLE001 - the next run tells whether it was the fault's or the suite's
         outcome.lost += 1
         outcome.notes.append(f"{type(problem).__name__}: {problem}")
@@ -124,22 +97,6 @@ def _come_back(site: Site, outcome: Outcome) -> None:
         outcome.notes.append("the worker did not come back")
 
 
-def _judge_tasks(entries: list[dict[str, Any]], fault: Fault, outcome: Outcome) -> None:
-    starts = Counter((e["task"], e["index"], e["try"]) for e in entries if e["event"] == "start")
-    effects = Counter((e["task"], e["index"]) for e in entries if e["event"] == "effect")
-    outcome.jobs = len(starts)
-    again = sum(count - 1 for count in effects.values())
-    outcome.doubled = sum(count - 1 for count in starts.values())
-    outcome.doubled += sum(e["event"] == "overlap" for e in entries)
-    if fault.kills:
-        outcome.repeated = again
-    else:
-        outcome.doubled += again
-    outcome.lost += max(0, TASKS - len(effects)) if not outcome.lost else 0
-    if outcome.doubled:
-        outcome.notes.append(f"starts {dict(starts)}, effects {dict(effects)}")
-
-
 def _judge_logs(site: Site, run_id: str, outcome: Outcome) -> None:
     """Hold what was logged at the site against what the centre has."""
 
@@ -164,13 +121,10 @@ def _judge_logs(site: Site, run_id: str, outcome: Outcome) -> None:
         wait_for(lambda: not differences(), "the logs to be complete", timeout=LOG_WITHIN)
     except NotSeen:
         for path, written, stored in differences():
-            same = next((i for i, (a, b) in enumerate(zip(written, stored, strict=False)) if a != b), None)
-            at = min(len(written), len(stored)) if same is None else same
-            outcome.bytes_lost += max(0, len(written) - max(at, len(stored)))
-            outcome.bytes_doubled += max(0, len(stored) - len(written))
-            if len(written) == len(stored):
-                outcome.bytes_lost += len(written) - at
-            outcome.notes.append(f"{path}: {len(written)} bytes there, {len(stored)} here, the same up to {at}")
+            lost, doubled = judge_log(written, stored)
+            outcome.bytes_lost += lost
+            outcome.bytes_doubled += doubled
+            outcome.notes.append(f"{path}: {len(written)} bytes there, {len(stored)} here")
     for parts in files().values():
         for part in parts:
             outcome.bytes += part.stat().st_size

@@ -23,7 +23,7 @@ def chores(site: int):
 
     @dag(dag_id=f"chores_{site}", schedule=None, catchup=False, max_active_tasks=64, max_active_runs=64)
     def chores():
-        @task(queue=f"site-{site}")
+        @task(queue=f"site-{site}", retries=8, retry_delay=timedelta(seconds=1))
         def plan() -> list[int]:
             return list(range(get_current_context()["dag_run"].conf["tasks"]))
 
