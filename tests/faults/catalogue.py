@@ -166,19 +166,13 @@ def fill_disk(site: Site, draw: random.Random) -> None:
 
 
 def lock_disk(site: Site, draw: random.Random) -> None:
-    def remount(how: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{how}", site.disk], check=True, capture_output=True)
-
-    def locked() -> bool:
-        # Refused while a file is open for writing.
-        with suppress(subprocess.CalledProcessError):
-            remount("ro")
-            return True
-        return False
-
-    wait_for(locked, "the disk to be read-only", timeout=60, pause=0.01)
-    _hold(draw, 3, 12)
-    remount("rw")
+    # A second mount on top of the first: one with files that are open for writing cannot be made read-only.
+    subprocess.run(["mount", "--bind", site.state, site.state], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", site.state], check=True)
+        _hold(draw, 3, 12)
+    finally:
+        subprocess.run(["umount", "-l", site.state], check=True)
 
 
 def remove_state(site: Site, draw: random.Random) -> None:
@@ -235,7 +229,7 @@ FAULTS = (
     Fault("token", "the worker's token revoked; its file has a new one later", revoke_token),
     Fault("clock", "the daemon's clock 10 minutes off, for 5 to 15 s", set_clock, **_CLOCK),
     Fault("disk full", "no byte free on the state folder's disk", fill_disk, **_NETWORK),
-    Fault("read-only", "the state folder's disk read-only", lock_disk, **_NETWORK),
+    Fault("read-only", "the state folder read-only for what is opened anew", lock_disk, **_NETWORK),
     Fault("state removed", "the state folder removed", remove_state, kills=True),
     Fault("memory", "a task takes 4 GB, more than its limit", nothing, "greedy", kills=True),
     Fault("fork bomb", "a task starts processes without end", nothing, "bomb", kills=True),

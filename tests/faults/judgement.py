@@ -23,6 +23,10 @@ class Outcome:
     bytes: int = 0
     bytes_lost: int = 0
     bytes_doubled: int = 0
+    left: int = 0
+    """Processes of the site that are there after its last job."""
+    crashed: int = 0
+    """Daemons that ended by themselves."""
     by_hand: int = 0
     """1 where the worker did not come back by itself."""
     seconds: float = 0.0
@@ -31,7 +35,8 @@ class Outcome:
     @property
     def right(self) -> bool:
         """Whether nothing was lost, doubled or needed a hand."""
-        return not (self.lost or self.doubled or self.bytes_lost or self.bytes_doubled or self.by_hand)
+        wrong = (self.lost, self.doubled, self.bytes_lost, self.bytes_doubled, self.left, self.crashed, self.by_hand)
+        return not any(wrong)
 
 
 def judge_tasks(entries: Sequence[dict[str, Any]], tasks: int, killed: bool, outcome: Outcome) -> None:

@@ -57,7 +57,8 @@ class Namespace:
     def drop(self, port: int, percent: int, *, there: bool = True, back: bool = True) -> None:
         """Lose this share of the packets to a port, on their way there, back, or both."""
         ways = [way for way, wanted in (("dport", there), ("sport", back)) if wanted]
-        rules = [f'iifname "lo" tcp {way} {port} numgen random mod 100 < {percent} drop' for way in ways]
+        share = f"numgen random mod 100 < {percent} " if percent < 100 else ""
+        rules = [f'iifname "lo" tcp {way} {port} {share}drop' for way in ways]
         chain = ["table inet faults {", "chain input {", "type filter hook input priority 0", *rules, "}", "}"]
         _run(*self.enter, "nft", "-f", "-", text="\n".join(chain))
 

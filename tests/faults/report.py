@@ -12,8 +12,8 @@ from typing import Any
 from tests.faults.catalogue import BY_NAME
 from tests.faults.judgement import Outcome
 
-COLUMNS = ("runs", "jobs", "lost", "doubled", "repeated", "bytes", "bytes_lost", "bytes_doubled", "by_hand")
-COUNTED = COLUMNS[1:]
+COUNTED = ("jobs", "lost", "doubled", "repeated", "bytes", "bytes_lost", "bytes_doubled", "left", "crashed", "by_hand")
+WIDTHS = {"runs": 6, **{name: max(len(name) + 2, 13 if name == "bytes" else 7) for name in COUNTED}}
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -31,11 +31,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """Return a line for each fault, and one for all."""
     rows = [(name, BY_NAME[name].injected, summary(of_fault)) for name, of_fault in by_fault(outcomes).items()]
     rows.append(("all", "", summary(outcomes)))
-    titles = [name.replace("_", " ") for name in COLUMNS]
-    width = max(len(injected) for _, injected, _ in rows)
-    lines = [f"{'fault':<14}{'injected':<{width + 2}}" + "".join(f"{title:>15}" for title in titles)]
+    width = max(len(injected) for _, injected, _ in rows) + 2
+    titles = "".join(f"{name.replace('_', ' '):>{size}}" for name, size in WIDTHS.items())
+    lines = [f"{'fault':<14}{'injected':<{width}}{titles}"]
     for name, injected, sums in rows:
-        lines.append(f"{name:<14}{injected:<{width + 2}}" + "".join(f"{sums[column]:>15,}" for column in COLUMNS))
+        counts = "".join(f"{sums[column]:>{size},}" for column, size in WIDTHS.items())
+        lines.append(f"{name:<14}{injected:<{width}}{counts}")
     return "\n".join(lines)
 
 

@@ -142,6 +142,16 @@ class Site:
         """Return all processes of this site, the daemon among them."""
         return with_environment("AIRFLOW_HOME", str(self.folder / "airflow"))
 
+    def leftovers(self) -> list[str]:
+        """Return the processes of this site, in words, that are neither its daemon nor the daemon's zygote."""
+        known = {process.pid for process in (self.daemon, self.zygote()) if process is not None}
+        found = []
+        for process in self.everything():
+            with suppress(psutil.Error):
+                if process.pid not in known:
+                    found.append(f"{process.pid} {' '.join(process.cmdline())[:80]}")
+        return found
+
     def set_clock(self, seconds: int) -> None:
         """Set the site's clock off by this much."""
         new = self.clock.with_suffix(".new")
@@ -225,13 +235,26 @@ class Site:
     def _watch(self) -> None:
         """Give each log file of a job a second name, so that it is there when the job's folder is gone."""
         while not self._ended.wait(LOOK):
-            for file in self.state.glob("jobs/*/logs/**/*.log"):
-                job, _, path = str(file.relative_to(self.state / "jobs")).partition("/logs/")
-                name = self.kept / job / path
-                with suppress(OSError):
-                    if not name.exists():
-                        name.parent.mkdir(parents=True, exist_ok=True)
-                        os.link(file, name)
+            # What is looked at may vanish at any time, and there may be no byte free.
+            with suppress(OSError):
+                for file in self.state.glob("jobs/*/logs/**/*.log"):
+                    self._keep_log(file)
+
+    def _keep_log(self, file: Path) -> None:
+        job, _, path = str(file.relative_to(self.state / "jobs")).partition("/logs/")
+        # One that is made anew is another file.
+        name = self.kept / job / str(file.stat().st_ino) / path
+        if not name.exists():
+            name.parent.mkdir(parents=True, exist_ok=True)
+            os.link(file, name)
+
+    def logs(self, run_id: str) -> dict[str, list[Path]]:
+        """Return the files that were kept of each log of a run, in the order in which they were begun."""
+        found: dict[str, list[Path]] = {}
+        for file in sorted(self.kept.glob(f"*/*/**/run_id={run_id}/**/*.log"), key=lambda f: f.parent.stat().st_ctime):
+            path = Path(*file.relative_to(self.kept).parts[2:])
+            found.setdefault(str(path), []).append(file)
+        return found
 
 
 class Down:

@@ -6,7 +6,6 @@ import json
 import random
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 from demo.airflow_api import UNFINISHED
@@ -20,6 +19,8 @@ END_WITHIN = 240.0
 """Seconds after the fault in which every task has ended, a task's waits for its next try included."""
 BACK_WITHIN = 60.0
 """Seconds after the fault in which the worker is back by itself."""
+QUIET_WITHIN = 30.0
+"""Seconds after that in which nothing of a job's processes is left."""
 LOG_WITHIN = 60.0
 """Seconds after the last task's end in which every log is complete."""
 
@@ -28,7 +29,7 @@ def run(site: Site, fault: Fault, seed: str) -> Outcome:
     """Do one run; ``seed`` decides all that is random in it."""
     draw = random.Random(seed)
     outcome = Outcome(fault.name, seed)
-    began = time.monotonic()
+    began, crashed = time.monotonic(), site.restarts
     dag, run_id = f"chores_{site.number}", f"{site.name}-{re.sub('[^a-z0-9]', '-', seed)}"
     conf = {"tasks": TASKS, "lines": 20, "seconds": draw.uniform(0.5, 3.0), "manner": fault.manner}
     try:
@@ -37,10 +38,12 @@ def run(site: Site, fault: Fault, seed: str) -> Outcome:
         _finish(site, dag, run_id, outcome)
         _come_back(site, outcome)
         _judge_logs(site, run_id, outcome)
+        _look_for_leftovers(site, outcome)
         judge_tasks(_ledger(site, run_id), TASKS, fault.kills, outcome)
     except Exception as problem:  # noqa: BLE001 - the next run tells whether it was the fault's or the suite's
         outcome.lost += 1
         outcome.notes.append(f"{type(problem).__name__}: {problem}")
+    outcome.crashed = site.restarts - crashed
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
 
@@ -97,19 +100,21 @@ def _come_back(site: Site, outcome: Outcome) -> None:
         outcome.notes.append("the worker did not come back")
 
 
+def _look_for_leftovers(site: Site, outcome: Outcome) -> None:
+    try:
+        wait_for(lambda: not site.leftovers(), "the site to be quiet", timeout=QUIET_WITHIN)
+    except NotSeen:
+        left = site.leftovers()
+        outcome.left = len(left)
+        outcome.notes.append(f"left over: {left[:5]}")
+
+
 def _judge_logs(site: Site, run_id: str, outcome: Outcome) -> None:
     """Hold what was logged at the site against what the centre has."""
 
-    def files() -> dict[str, list[Path]]:
-        found: dict[str, list[Path]] = {}
-        for file in sorted(site.kept.glob(f"*/**/run_id={run_id}/**/*.log")):
-            job = file.relative_to(site.kept).parts[0]
-            found.setdefault(str(file.relative_to(site.kept / job)), []).append(file)
-        return found
-
     def differences() -> list[tuple[str, bytes, bytes]]:
         different = []
-        for path, parts in files().items():
+        for path, parts in site.logs(run_id).items():
             there = site.central.logs / path
             written = b"".join(part.read_bytes() for part in parts)
             stored = there.read_bytes() if there.exists() else b""
@@ -125,7 +130,7 @@ def _judge_logs(site: Site, run_id: str, outcome: Outcome) -> None:
             outcome.bytes_lost += lost
             outcome.bytes_doubled += doubled
             outcome.notes.append(f"{path}: {len(written)} bytes there, {len(stored)} here")
-    for parts in files().values():
+    for parts in site.logs(run_id).values():
         for part in parts:
             outcome.bytes += part.stat().st_size
             if outcome.right:
