@@ -151,9 +151,16 @@ def revoke_token(site: Site, draw: random.Random) -> None:
 
 
 def set_clock(site: Site, draw: random.Random) -> None:
+    """Set it off and right again while the daemon runs, which is one whose clock can be set for this time."""
+    site.clock_is_ours = True
+    site.command("handover")
+    site.wait_back(60)
     site.set_clock(draw.choice([-600, 600]))
     _hold(draw, 5, 15)
     site.set_clock(0)
+    _hold(draw, 2, 5)
+    site.clock_is_ours = False
+    site.command("handover")
 
 
 def fill_disk(site: Site, draw: random.Random) -> None:

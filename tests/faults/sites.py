@@ -59,6 +59,8 @@ class Site:
         self.token.write_text(central.new_token(self.name))
         self.clock = self.folder / "clock"
         self.set_clock(0)
+        self.clock_is_ours = False
+        """Whether the next daemon's clock is the one that ``set_clock`` sets."""
         self._without_clock = self.folder / "task.env"
         self._without_clock.write_text("LD_PRELOAD=\n")
         self.restarts = 0
@@ -153,7 +155,7 @@ class Site:
         return found
 
     def set_clock(self, seconds: int) -> None:
-        """Set the site's clock off by this much."""
+        """Set the daemon's clock off by this much, in seconds."""
         new = self.clock.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.replace(self.clock)
@@ -218,10 +220,10 @@ class Site:
         command = [*(self.namespace.enter if self.namespace else []), *self._program(), "start"]
         command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
         env = self._env()
-        if FAKETIME.exists():
+        if self.clock_is_ours:
             env |= {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self.clock)}
             env |= {"FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-            # The daemon's clock alone: Python's sleep fails with it, and tasks sleep.
+            # The daemon's clock alone: Python's sleep, of which tasks make use, fails with it.
             command += ["--task-env-file", str(self._without_clock)]
         self._daemon = Process(self.name, command, log=self.folder / "daemon.log", env=env)
 
