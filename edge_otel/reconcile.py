@@ -18,6 +18,10 @@ _PROCESS_ENDED_WELL = frozenset({"success", "skipped", "deferred", "scheduled", 
 _PROCESS_ENDED_BADLY = frozenset({"failed", "up_for_retry", "upstream_failed"})
 
 
+RETURNS_WITHIN = timedelta(minutes=2)
+"""Of a worker that is gone: while the centre itself is away all workers are silent, and come back with their jobs."""
+
+
 def silent_since(now: datetime, interval: float) -> datetime:
     """Return the time of the last heartbeat before which a worker counts as gone; ``interval`` in seconds."""
     return now - timedelta(seconds=SILENT_INTERVALS * interval)
@@ -46,8 +50,8 @@ def outcome(job: RunningJob, now: datetime, grace: timedelta) -> JobState | None
     ends it: a worker that is merely cut off finishes its job, unless it has promised to have stopped it by now.
     """
     if not job.is_task:
-        return JobState.LOST if job.worker_gone else None
-    if job.task_state == "queued" and job.worker_gone:
+        return JobState.LOST if _silent(job, now) else None
+    if job.task_state == "queued" and _silent(job, now):
         # Accepted, but the worker went before the process reached Airflow.
         return JobState.LOST
     if job.task_state in _EXECUTING:
@@ -65,6 +69,11 @@ def explain(job: RunningJob) -> str:
     if job.worker_gone and job.task_state in ("running", "restarting"):
         return "The edge worker is cut off, and has stopped the task by now, as its policy says."
     return f"The edge worker did not report the end of this job; Airflow says: {job.task_state or 'gone'}."
+
+
+def _silent(job: RunningJob, now: datetime) -> bool:
+    last = max(job.last_heartbeat or job.changed_at, job.changed_at)
+    return job.worker_gone and now - last > RETURNS_WITHIN
 
 
 def _stopped(job: RunningJob, now: datetime) -> bool:

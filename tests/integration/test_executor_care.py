@@ -19,7 +19,7 @@ import edge_otel.executor as executor_module
 from edge_otel.executor import EdgeExecutor
 from edge_otel.models import jobs, logs, upkeep, workers
 from edge_otel.models.tables import Job, Worker
-from edge_otel.state import JobState, WorkerState
+from edge_otel.state import GONE, JobState, WorkerState
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True),
@@ -47,6 +47,8 @@ def start(database, executor, workload, *, worker_state=WorkerState.RUNNING, ago
         job = claim(session, worker, then)
         jobs.record_report(job, JobState.RUNNING, job.claim, then)
         worker.state = worker_state
+        if worker_state in GONE:
+            worker.last_heartbeat = then
         return job.id
 
 

@@ -35,6 +35,16 @@ def test_a_task_that_never_reached_airflow_is_lost_with_its_worker_only():
     assert outcome(job(gone=False, state="queued"), NOW, GRACE) is None
 
 
+@pytest.mark.parametrize("is_task", [True, False])
+@pytest.mark.parametrize(("silence", "expected"), [(119, None), (121, JobState.LOST)])
+def test_a_worker_that_is_silent_since_a_moment_may_come_back_with_its_job(is_task, silence, expected):
+    last_heartbeat = NOW - timedelta(seconds=silence)
+    waiting = job(gone=True, state="queued", last_heartbeat=last_heartbeat, is_task=is_task)
+    assert outcome(waiting, NOW, GRACE) is expected
+    accepted = job(gone=True, state="queued", last_heartbeat=last_heartbeat, is_task=is_task, changed=timedelta(0))
+    assert outcome(accepted, NOW, GRACE) is None
+
+
 @pytest.mark.parametrize(
     ("state", "expected"),
     [(s, JobState.SUCCESS) for s in ENDED_WELL]
