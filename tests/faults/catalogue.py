@@ -35,6 +35,8 @@ class Fault:
     """What the first try of one of the tasks does; see the DAG."""
     kills: bool = False
     """It kills tasks, which are tried again: what a task had done before it died is then done again."""
+    destroys: bool = False
+    """It removes task logs; the centre must say so where they are missing."""
     central: bool = False
     """At the centre, hence one at a time."""
     why_not: Callable[[], str | None] = lambda: None
@@ -237,7 +239,7 @@ FAULTS = (
     Fault("clock", "the daemon's clock 10 minutes off, for 5 to 15 s", set_clock, **_CLOCK),
     Fault("disk full", "no byte free on the state folder's disk", fill_disk, **_NETWORK),
     Fault("read-only", "the state folder read-only for what is opened anew", lock_disk, **_NETWORK),
-    Fault("state removed", "the state folder removed", remove_state, kills=True),
+    Fault("state removed", "the state folder removed", remove_state, kills=True, destroys=True),
     Fault("memory", "a task takes 4 GB, more than its limit", nothing, "greedy", kills=True),
     Fault("fork bomb", "a task starts processes without end", nothing, "bomb", kills=True),
     Fault("stubborn", "a task ignores SIGTERM, and the worker is stopped", stop_stubborn, "stubborn", kills=True),

@@ -26,6 +26,8 @@ STALE = "stale"
 
 CANCELLED = "Cancelled"
 
+REMOVED = "The worker's folder of this task was removed while it ran. What it logged and was not sent by then is lost."
+
 REST_WITHIN = 60.0
 """Seconds without progress after which the rest of the log of a job that was taken away is given up."""
 
@@ -199,6 +201,8 @@ class Job:
 
     async def _conclude(self, ending: Ending, result: Result) -> Verdict:
         """Measure the log and write down how the job ended."""
+        if await asyncio.to_thread(self._folder.restore):
+            await self._explain(REMOVED)
         length, digest = await self._shipper.measure()
         error = ending.error[:4000] if ending.error else None
         verdict = Verdict(

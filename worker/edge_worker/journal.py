@@ -184,6 +184,17 @@ class JobFolder:
         path = Path(os.path.normpath(self.logs / ticket.log_path))
         return path if path.is_relative_to(self.logs) and path != self.logs else None
 
+    def restore(self) -> bool:
+        """Make the folder anew where it was removed; return whether it was."""
+        if self.path.exists():
+            return False
+        try:
+            for folder in (self.path.parent.parent, self.path.parent, self.path):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError:
+            return False
+        return True
+
     def remove(self) -> None:
         """Forget the job."""
         shutil.rmtree(self.path, ignore_errors=True)

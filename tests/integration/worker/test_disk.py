@@ -111,7 +111,10 @@ def test_a_removed_folder_is_made_anew(central: FakeCentral, start: Start, tmp_p
     (tmp_path / "go").touch()
     central.wait_for(lambda: job.end)
     assert job.state == "success", job.end
+    # Nothing else is known of its log.
+    central.wait_for(lambda: b"folder of this task was removed" in job.log)
     central.wait_for(lambda: "is made anew" in daemon.said)
+    assert daemon.state_dir.stat().st_mode & 0o777 == 0o700
     later = central.offer(workload("log(b'later\\n')"))
     central.wait_for(finished(later))
     assert (later.state, bytes(later.log)) == ("success", b"later\n")
