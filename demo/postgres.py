@@ -27,6 +27,8 @@ SETTINGS = {
     "full_page_writes": "off",
 }
 """What it holds is thrown away afterwards: nothing has to outlive a power cut."""
+OUTLIVES_KILLS = {"synchronous_commit": "on"}
+"""Else the last commits before a kill -9 are gone, though their clients have been told of them."""
 
 
 def installation() -> Path:
@@ -40,14 +42,15 @@ def installation() -> Path:
 class Postgres:
     """One running server with its files in a temporary folder; ``stop`` removes them."""
 
-    def __init__(self, log: Path | None = None) -> None:
+    def __init__(self, log: Path | None = None, outlives_kills: bool = False) -> None:
         self._password = secrets.token_hex(16)
         self._port = free_port()
         self._user = UNPRIVILEGED if os.geteuid() == 0 else None
         self._folder = Path(tempfile.mkdtemp(prefix="edge-postgres-"))
         programs = self._programs()
         self._data = self._initialise(programs)
-        options = [f"--{name}={value}" for name, value in SETTINGS.items()]
+        settings = SETTINGS | (OUTLIVES_KILLS if outlives_kills else {})
+        options = [f"--{name}={value}" for name, value in settings.items()]
         self._command = [programs / "postgres", "-D", self._data, "-p", str(self._port), *options]
         self._log = log or self._folder / "postgres.log"
         try:

@@ -38,7 +38,7 @@ class Central:
     """PostgreSQL, API server, scheduler and DAG processor; any of them may be killed at any time."""
 
     def __init__(self, folder: Path) -> None:
-        self.postgres = Postgres(folder / "postgres.log")
+        self.postgres = Postgres(folder / "postgres.log", outlives_kills=True)
         self.database = self.postgres.new_database()
         dags = folder / "dags"
         shutil.copytree(HERE / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))

@@ -33,7 +33,7 @@ def load_beside(name: str) -> ModuleType:
 
 
 leftovers, endurance = load_beside("leftovers"), load_beside("endurance")
-lifeline, lenient = load_beside("lifeline"), load_beside("lenient")
+lifeline, lenient, selecting = load_beside("lifeline"), load_beside("lenient"), load_beside("selecting")
 
 TAIL_BYTES, TAIL_LINES = 16 * 1024, 100
 """How much of the captured output goes to the end of a log in which Airflow wrote nothing."""
@@ -175,6 +175,8 @@ def attend(seen: dict[str, str], end_leftovers: Callable[[], None]) -> None:
 
         def attended(process: Any, wait: Any = kind.wait) -> Any:
             with contextlib.suppress(AttributeError, OSError, ValueError):
+                # What is repeated while the Execution API is away asks the selector below its own loop.
+                selecting.keep_fresh(process.selector)
                 wake_on_exit(process)
             try:
                 return wait(process)
