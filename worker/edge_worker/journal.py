@@ -53,7 +53,7 @@ class Ticket:
 class Started:
     """A job's process, written by itself before it does anything else."""
 
-    pid: Annotated[int, Field(gt=1, lt=2**31)]
+    pid: Annotated[int, Field(strict=True, gt=1, lt=2**31)]
     """To the system, numbers below stand for many processes."""
     identity: str
     """Tells this process from a later one with its pid; see ``processes.identity``."""

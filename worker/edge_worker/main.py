@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -29,10 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception:  # noqa: BLE001 - whatever it is, a thread that hangs must not keep the process from ending
         traceback.print_exc()
         code = DEFECT
-    for stream in (sys.stdout, sys.stderr):
-        # Whoever read them may have gone; the code is heard all the same.
-        with suppress(OSError):
-            stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     # A call that hangs in a dead network, or an exporter, must not hold the exit: all that matters is done.
     os._exit(code)
 

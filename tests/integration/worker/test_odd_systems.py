@@ -60,16 +60,6 @@ def test_closed_standard_streams_are_nobody_elses(
     assert daemon.process.wait(20) == 0
 
 
-def test_daemon_whose_words_nobody_reads_any_more_ends_as_it_should(
-    central: FakeCentral, start: Start, tmp_path: Path
-) -> None:
-    daemon = start(by=(*IN_SHELL, f'exec "$@" 2> {tmp_path}/said', "sh"))
-    # The disk of its log is full.
-    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (1, 1))
-    daemon.process.terminate()
-    assert daemon.process.wait(20) == 0
-
-
 @pytest.mark.parametrize("command", ["start", "status"])
 def test_user_without_a_home_is_told_to_name_a_folder(transport: str, command: str, tmp_path: Path) -> None:
     token = tmp_path / "token"
