@@ -99,3 +99,26 @@ def test_guard_comes_back_when_there_are_open_files_again(central: FakeCentral, 
     assert daemon.exit_code() is None
     # With a traceback that is no fault of the daemon's.
     daemon.log.write_text("")
+
+
+def test_what_a_shell_has_started_before_it_became_the_daemon_is_left_alone(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    mark = tmp_path / "pid"
+    daemon = start(by=(*IN_SHELL, f'setsid sleep 600 & echo $! > {mark}; exec "$@"', "sh"))
+    other = psutil.Process(int(mark.read_text()))
+    try:
+        # Nothing but its parent tells whose it is.
+        do = """
+pid = os.fork() or os.execlp("setsid", "setsid", "env", "-i", "sleep", "600")
+while b"AIRFLOW" in Path(f"/proc/{pid}/environ").read_bytes():
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+        job = central.offer(workload(do))
+        central.wait_for(finished(job))
+        central.wait_for(lambda: "was left behind and is killed" in daemon.said)
+        assert other.is_running()
+        assert other.status() != psutil.STATUS_ZOMBIE
+    finally:
+        other.kill()
