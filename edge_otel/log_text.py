@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from edge_otel.models import logs
+from edge_otel.models import logs, tries
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Job, Log
 from edge_otel.state import FINISHED
@@ -93,6 +93,12 @@ def look(job_id: str) -> Stored | None:
         if log is None and fault is None:
             return None
         return Stored(lengths, log is not None and log.upload == "done", fault)
+
+
+def key(job_id: str, path: str) -> str:
+    """Return the key under which the store has the log of this job that belongs at ``path``. Raises DatabaseFailure."""
+    with new_session() as session:
+        return tries.key_of_log(session, job_id, path)
 
 
 def id_of_try(task_instance: Any) -> str | None:

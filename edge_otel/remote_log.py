@@ -85,7 +85,7 @@ class EdgeRemoteLog:
             return NOTHING
         finished = ti.state not in State.unfinished
         try:
-            job_id = str(ti.id)
+            job_id = log_text.key(str(ti.id), relative_path)
             stored = log_text.look(job_id)
             if stored is None and (before := log_text.id_of_try(ti)) is not None:
                 job_id, stored = before, log_text.look(before)

@@ -205,7 +205,10 @@ def _read_log(export: log_sinks.Export, left: int) -> tuple[_Part, int]:
             places[claim] = (place.offset, place.cut)
             if lines:
                 worker = export.about["workers"].get(str(claim))
-                batch.append((Source(export.job_id, claim, worker or "", export.about, export.carrier), lines))
+                batch.append((Source(export.known_as, claim, worker or "", export.about, export.carrier), lines))
+        if not log_sinks.holds(session, export):
+            # Another try may have begun under its id, and what was read be that one's.
+            return _Part(export, export.places, None, []), read
     return _Part(export, places, stored if whole else None, batch), read
 
 

@@ -229,7 +229,7 @@ def _end_before(upload: Upload) -> str:
 def _task_instance(upload: Upload) -> Any:
     """Return what remote logs ask of a task instance; None for what is no task."""
     about = upload.about
-    return SimpleNamespace(id=upload.job_id, **about) if about.get("try_number") else None
+    return SimpleNamespace(id=upload.known_as, **about) if about.get("try_number") else None
 
 
 def _renewed(upload: Upload) -> Upload:

@@ -101,7 +101,7 @@ class Recorder:
                     report.state, what.verdict, queue=what.queue, carrier=what.carrier, ran=what.ran, why=report.why
                 )
             if what.log_to_write:
-                self._finalise(waiting[1].job_id)
+                self._finalise(what.log_to_write)
         if self._again:
             await asyncio.sleep(WHEN_BUSY)
 

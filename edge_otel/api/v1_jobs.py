@@ -199,8 +199,12 @@ def _locked_job(
 ) -> Job | None:
     """Return the caller's job. One that is not there is None for edge3, which gives a job up on any error."""
     job_id = str(task_instance_id) if task_instance_id else jobs.id_at(session, *coordinates)
-    job = jobs.lock(session, job_id) if job_id else None
-    if job is None or (job.dag_id, job.task_id, job.run_id, job.try_number, job.map_index) != coordinates:
+    job = jobs.lock(session, job_id, claim) if job_id else None
+    if job is not None and claim is None and not _is_at(job, coordinates):
+        # An edge3 worker names no claim, but the try.
+        earlier = jobs.id_at(session, *coordinates, known_as=job_id)
+        job = jobs.lock(session, earlier) if earlier else None
+    if job is None or not _is_at(job, coordinates):
         if caller.shared_secret:
             return None
         raise JobNotFound
@@ -212,3 +216,7 @@ def _locked_job(
     caller.require_worker(holder)
     caller.require_scope(job.team, [job.queue])
     return job
+
+
+def _is_at(job: Job, coordinates: tuple[str, str, str, int, int]) -> bool:
+    return (job.dag_id, job.task_id, job.run_id, job.try_number, job.map_index) == coordinates

@@ -70,16 +70,16 @@ def _append(job_id: str, claim: int, first: int, packed: Packed, caller: Princip
         except LogGap:
             counters.LOG_GAPS.inc()
             raise
-        complete = logs.all_here(session, job)
+        complete = job.id if logs.all_here(session, job) else None
     counters.LOG_BYTES_STORED.inc(stored.fresh)
-    if complete:
-        writer.finalise(job_id)
+    if complete is not None:
+        writer.finalise(complete)
     return _stored(stored.cursor, 202)
 
 
 def job_of(session: Session, job_id: str, claim: int, caller: Principal) -> Job:
     """Return the job, locked, that is or was the caller's under this claim. Raises EdgeError."""
-    job = jobs.lock(session, job_id)
+    job = jobs.lock(session, job_id, claim)
     if job is None:
         raise JobNotFound
     # A task that was deferred may run again elsewhere while the log of its first part is still coming.

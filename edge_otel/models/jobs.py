@@ -6,13 +6,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import uuid4
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session, load_only
 
+from edge_otel.models import tries
 from edge_otel.models.session import prepare_lock
-from edge_otel.models.tables import Job, LogChunk, Worker
+from edge_otel.models.tables import Job, Log, Worker
 from edge_otel.models.wakeup import announce_jobs
 from edge_otel.state import FINISHED, JobState, Verdict, judge
 
@@ -59,14 +61,19 @@ _CHANGE = (Job.id, Job.state, Job.worker, Job.error, Job.changed_at)
 def queue(session: Session, new: NewJob, now: datetime) -> None:
     """Put a job in the queue; one with the same id (a task that was deferred and resumes) starts over.
 
-    Its claim number goes on rising, so that whoever held the job before is stale.
+    Its claim number goes on rising, so that whoever held the job before is stale. One whose log belongs elsewhere is
+    another try: the earlier one is set aside.
     """
     job = lock(session, new.id)
     if job is None:
         # Its log may still be here: the job of a task that was deferred for long is gone.
-        known = session.scalar(select(func.max(LogChunk.claim)).where(LogChunk.job_id == new.id))
-        job = Job(id=new.id, claim=known or 0, holders={}, log_ends={})
+        job = Job(id=new.id, claim=tries.last_claim(session, new.id), holders={}, log_ends={})
+        log = session.get(Log, new.id)
+        if log is not None and log.path != new.log_path:
+            tries.move_log(session, new.id, str(uuid4()))
         session.add(job)
+    elif job.log_path != new.log_path:
+        tries.set_aside(session, job, now)
     else:
         keep_holder(job)
     for name, value in vars(new).items():
@@ -137,28 +144,38 @@ def claim_next(
     return None
 
 
-def lock(session: Session, job_id: str) -> Job | None:
-    """Return the job, locked until the transaction ends."""
+def lock(session: Session, job_id: str, claim: int | None = None) -> Job | None:
+    """Return the job, locked until the transaction ends; with ``claim``, that of the try which this was given for."""
     prepare_lock(session, Job)
-    return session.scalar(
-        select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
-    )
+    query = select(Job).with_for_update().execution_options(populate_existing=True)
+    job = session.scalar(query.where(Job.id == job_id))
+    if claim is None or tries.is_of(job, claim):
+        return job
+    key = tries.of_claims(session, [(job_id, claim)]).get((job_id, claim))
+    return job if key is None else session.scalar(query.where(Job.id == key))
 
 
-def id_at(session: Session, dag_id: str, task_id: str, run_id: str, try_number: int, map_index: int) -> str | None:
-    """Return the id of the newest job with these coordinates."""
-    return session.scalar(
-        select(Job.id)
-        .where(
-            Job.dag_id == dag_id,
-            Job.task_id == task_id,
-            Job.run_id == run_id,
-            Job.try_number == try_number,
-            Job.map_index == map_index,
-        )
-        .order_by(Job.queued_at.desc())
-        .limit(1)
+def id_at(
+    session: Session,
+    dag_id: str,
+    task_id: str,
+    run_id: str,
+    try_number: int,
+    map_index: int,
+    *,
+    known_as: str | None = None,
+) -> str | None:
+    """Return the id of the newest job with these coordinates; with ``known_as``, of an earlier try that is named so."""
+    query = select(Job.id).where(
+        Job.dag_id == dag_id,
+        Job.task_id == task_id,
+        Job.run_id == run_id,
+        Job.try_number == try_number,
+        Job.map_index == map_index,
     )
+    if known_as is not None:
+        query = query.where(Job.known_as == known_as)
+    return session.scalar(query.order_by(Job.queued_at.desc()).limit(1))
 
 
 def record_report(

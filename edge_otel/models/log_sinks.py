@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, case, func, or_, select, update
+from sqlalchemy import ColumnElement, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from edge_otel.models import jobs, logs
@@ -30,6 +30,8 @@ class Upload(NamedTuple):
     """A log that is to be uploaded."""
 
     job_id: str
+    known_as: str
+    """The job's id, where the log has a key of its own."""
     path: str
     about: Mapping[str, Any]
     changed_at: datetime
@@ -48,6 +50,8 @@ class Export(NamedTuple):
     """A log of which there are lines to send."""
 
     job_id: str
+    known_as: str
+    """The job's id, where the log has a key of its own."""
     about: Mapping[str, Any]
     carrier: Mapping[str, Any]
     places: dict[int, tuple[int, bool]]
@@ -86,7 +90,8 @@ def _begun(session: Session, log: Log, lease: datetime) -> Upload:
     aim = _lengths(begun) if begun is not None else logs.lengths(session, log.job_id)
     # Noted before the attempt: whoever comes after a crash asks the remote log before it sends anything again.
     log.upload, log.upload_at, log.uploaded = "begun", lease, {"done": done, "begun": aim}
-    return Upload(log.job_id, log.path or "", log.about, log.changed_at, done, aim, begun is not None, log.fault, lease)
+    whose = log.job_id, log.known_as or log.job_id, log.path or "", log.about
+    return Upload(*whose, log.changed_at, done, aim, begun is not None, log.fault, lease)
 
 
 def _later(changed_at: datetime, now: datetime) -> datetime:
@@ -113,8 +118,20 @@ def postpone_upload(session: Session, upload: Upload, now: datetime) -> None:
 
 
 def _change(session: Session, of: Upload, /, **values: Any) -> None:
-    ours = Log.job_id == of.job_id, Log.upload_at == of.lease
-    session.execute(update(Log).where(*ours).values(**values).execution_options(synchronize_session=False))
+    _note(session, of.job_id, of.aim, Log.upload_at == of.lease, **values)
+
+
+def _note(
+    session: Session, job_id: str, claims: Collection[int], leased: ColumnElement[bool], /, **values: Any
+) -> None:
+    """Change what is noted of a log under this lease. It may have got a key of its own meanwhile: then its ``claims``
+    tell which one it is of those that are known by this id."""
+    moved = exists().where(LogChunk.job_id == Log.job_id, LogChunk.claim == min(claims, default=-1))
+    for which in ((Log.job_id == job_id,), (Log.known_as == job_id, moved)):
+        query = update(Log).where(*which, leased).values(**values)
+        changed: Any = session.execute(query.execution_options(synchronize_session=False))
+        if changed.rowcount:
+            return
 
 
 def claim_exports(session: Session, now: datetime, lease: datetime, limit: int) -> list[Export]:
@@ -127,6 +144,7 @@ def claim_exports(session: Session, now: datetime, lease: datetime, limit: int) 
     return [
         Export(
             log.job_id,
+            log.known_as or log.job_id,
             log.about,
             log.carrier,
             {int(claim): (at, cut) for claim, (at, cut) in log.exported.items()},
@@ -134,6 +152,12 @@ def claim_exports(session: Session, now: datetime, lease: datetime, limit: int) 
         )
         for log in found
     ]
+
+
+def holds(session: Session, export: Export) -> bool:
+    """Return whether the log is still under this lease and key, so that what was read by them is its own."""
+    ours = select(Log.job_id).where(Log.job_id == export.job_id, Log.export_at == export.lease)
+    return session.scalar(ours) is not None
 
 
 def stored(session: Session, job_id: str) -> Stored:
@@ -178,8 +202,7 @@ def _unpacked(session: Session, *key: Any) -> bytes | None:
 def note_exported(session: Session, export: Export, places: Mapping[int, tuple[int, bool]], now: datetime) -> None:
     """Note up to where the lines were sent, unless somebody else does it by now; the log may be had again."""
     exported = {str(claim): list(place) for claim, place in places.items()}
-    query = update(Log).where(Log.job_id == export.job_id, Log.export_at == export.lease)
-    session.execute(query.values(exported=exported, export_at=now).execution_options(synchronize_session=False))
+    _note(session, export.job_id, places, Log.export_at == export.lease, exported=exported, export_at=now)
 
 
 def rest_export(session: Session, job_id: str, places: Mapping[int, tuple[int, bool]], seen: Stored) -> None:

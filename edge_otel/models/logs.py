@@ -230,7 +230,8 @@ def _store(session: Session, job: Job, chunk: LogChunk) -> None:
     if log is None:
         about = {name: getattr(job, name) for name in ABOUT} | {"workers": {}}
         times = {"created_at": job.changed_at, "changed_at": job.changed_at}
-        log = Log(job_id=job.id, path=job.log_path, about=about, carrier=job.carrier, exported={}, **times)
+        whose = {"job_id": job.id, "known_as": job.known_as, "path": job.log_path, "about": about}
+        log = Log(**whose, carrier=job.carrier, exported={}, **times)
         session.add(log)
         # Before the chunk, which refers to it.
         session.flush()

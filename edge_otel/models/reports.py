@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
+from edge_otel.models import tries
 from edge_otel.models.jobs import batches, record_report
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job
@@ -37,8 +38,8 @@ class Recorded(NamedTuple):
 
     verdict: Verdict | None
     """None: somebody else has the row locked, so nothing was done yet."""
-    log_to_write: bool = False
-    """The job has ended, and its log is not where Airflow reads it."""
+    log_to_write: str = ""
+    """The key of the job, if it has ended and its log is not where Airflow reads it."""
     queue: str = ""
     """The job's; empty where it is gone, and so are the next two."""
     carrier: dict[str, str] = {}  # noqa: RUF012 - a NamedTuple's default
@@ -66,22 +67,38 @@ def record_all(session: Session, reports: Sequence[Report], now: datetime) -> li
 
     Rows that another transaction has locked are not waited for: two that wait for each other are deadlocked.
     """
-    prepare_lock(session, Job)
+    jobs, busy = _locked(session, {report.job_id for report in reports})
+    strays = {
+        (report.job_id, report.claim)
+        for report in reports
+        if report.job_id not in busy and not tries.is_of(jobs.get(report.job_id), report.claim)
+    }
+    earlier = tries.of_claims(session, strays)
+    jobs_of_tries, busy_tries = _locked(session, set(earlier.values()))
+    jobs |= jobs_of_tries
+    busy |= busy_tries
+    before = {job_id: SimpleNamespace(**vars(job)) for job_id, job in jobs.items()}
+    recorded = []
+    for report in reports:
+        key = earlier.get((report.job_id, report.claim), report.job_id)
+        recorded.append(Recorded(None) if key in busy else _record(jobs.get(key), report, now))
+    _write(session, [(before[job.id], job) for job in jobs.values() if job != before[job.id]], now)
+    return recorded
+
+
+def _locked(session: Session, ids: Collection[str]) -> tuple[dict[str, Any], set[str]]:
+    """Return the jobs with these ids, locked; and the ids of those that another transaction has."""
     jobs: dict[str, Any] = {}
     busy: set[str] = set()
-    for batch in batches({report.job_id for report in reports}):
+    prepare_lock(session, Job)
+    for batch in batches(ids):
         query = select(*_READ).where(Job.id.in_(batch)).with_for_update(skip_locked=True)
         found = {row.id: SimpleNamespace(**row._mapping) for row in session.execute(query)}
         jobs |= found
         if len(found) < len(batch):
             missing = [job_id for job_id in batch if job_id not in found]
             busy.update(session.scalars(select(Job.id).where(Job.id.in_(missing))))
-    before = {job_id: SimpleNamespace(**vars(job)) for job_id, job in jobs.items()}
-    recorded = [
-        Recorded(None) if report.job_id in busy else _record(jobs.get(report.job_id), report, now) for report in reports
-    ]
-    _write(session, [(before[job.id], job) for job in jobs.values() if job != before[job.id]], now)
-    return recorded
+    return jobs, busy
 
 
 def _record(job: Any, report: Report, now: datetime) -> Recorded:
@@ -92,7 +109,7 @@ def _record(job: Any, report: Report, now: datetime) -> Recorded:
     outcome = {name: getattr(report.outcome, name) for name in JobOutcome.model_fields}
     verdict = record_report(job, report.state, report.claim, now, **outcome)
     to_write = job.state in FINISHED and job.log_path is not None and not job.log_complete
-    return Recorded(verdict, to_write, job.queue, job.carrier, ran(job))
+    return Recorded(verdict, job.id if to_write else "", job.queue, job.carrier, ran(job))
 
 
 def ran(job: Any) -> float | None:

@@ -100,7 +100,11 @@ class Job(Base):
     __tablename__ = "edge_otel_job"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
-    """Of the task instance (new for every try), the callback or the connection test."""
+    """Of the task instance, the callback or the connection test. Airflow gives a task another one for every try, but
+    not after a try that ended before it reached the task."""
+    known_as: Mapped[str | None] = mapped_column(Id)
+    """Of an earlier try whose id another one has by now: that id, by which its worker still names it; ``id`` is its
+    own. None: it is known by ``id``."""
     kind: Mapped[str] = mapped_column(String(16))
     """task, callback or connection_test."""
     dag_id: Mapped[str] = mapped_column(Coordinate)
@@ -147,6 +151,7 @@ class Job(Base):
         Index("edge_otel_job_next", "state", "urgency", priority.desc(), "queued_at", "queue"),
         Index("edge_otel_job_changed", "changed_at"),
         Index("edge_otel_job_worker", "worker", "state"),
+        Index("edge_otel_job_known_as", "known_as"),
         Index(
             "edge_otel_job_task",
             "dag_id",
@@ -163,6 +168,8 @@ class Log(Base):
     __tablename__ = "edge_otel_log"
 
     job_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    known_as: Mapped[str | None] = mapped_column(Id)
+    """As of the job."""
     path: Mapped[str | None] = mapped_column(String(2048))
     """The job's ``log_path``."""
     about: Mapped[dict[str, Any]]
@@ -192,6 +199,7 @@ class Log(Base):
 
     __table_args__ = (
         Index("edge_otel_log_changed", "changed_at"),
+        Index("edge_otel_log_known_as", "known_as"),
         Index("edge_otel_log_upload", "upload", "upload_at"),
         Index("edge_otel_log_export", "export_due", "export_at"),
     )

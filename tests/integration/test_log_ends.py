@@ -68,7 +68,7 @@ def test_the_end_of_a_run_of_a_finished_job_may_be_what_completes_its_log(databa
     assert "bytes 0 on of run 1" in missing(database, job_id)
     with database() as session:
         (told,) = record_all(session, [ended("a", job_id, 1, 0)], NOW)
-    assert (told.verdict, told.log_to_write) == (Verdict.STALE, True)
+    assert (told.verdict, told.log_to_write) == (Verdict.STALE, job_id)
     assert missing(database, job_id) is None
 
 
@@ -78,7 +78,7 @@ def test_an_end_that_is_told_again_counts_as_it_was_told_last(database):
     assert missing(database, job_id) == "bytes 5 to 8 have not come from edge worker a"
     with database() as session:
         (told,) = record_all(session, [ended("a", job_id, 1, 5)], NOW)
-    assert (told.verdict, told.log_to_write) == (Verdict.REPEATED, True)
+    assert (told.verdict, told.log_to_write) == (Verdict.REPEATED, job_id)
     assert missing(database, job_id) is None
 
 

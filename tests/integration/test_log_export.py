@@ -11,12 +11,16 @@ import pytest
 from far_collector import Answer, FarCollector, taken
 from logged import SPAN, TRACE, Task
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from rows import NOW, claim, queue_job, register
+from sqlalchemy import select
 
 from demo.telemetry import decode_logs
 from demo.wait import wait_for as wait_long_for
 from edge_otel.api import log_export, outage
+from edge_otel.models import jobs, logs
 from edge_otel.models import session as sessions
-from edge_otel.models.tables import Job, Log
+from edge_otel.models.tables import Job, Log, Worker
+from edge_otel.state import JobState
 from edge_otel.telemetry import counters
 
 # What does not depend on the database.
@@ -82,6 +86,38 @@ def test_each_line_comes_once_with_the_trace_of_its_task_and_half_a_line_when_it
     assert first.attributes["airflow.task_instance.map_index"] == "3"
     assert first.resource["edge.worker.name"] == "w"
     assert {got.headers["x-key"] for got in far.got} == {"collector-credential"}
+
+
+def test_lines_of_tries_under_one_id_come_once_with_their_number_though_the_next_begins_while_they_are_sent(
+    database, serve, far
+):
+    serve(far.url)
+    with database() as session:
+        register(session, "w", NOW)
+    job_id, claims, lines = None, {}, Counter()
+    for number in range(1, 7):
+        with database() as session:
+            known = {"id": job_id} if job_id else {}
+            job_id = queue_job(session, NOW, log_path=f"attempt={number}.log", try_number=number, **known)
+            job = claim(session, session.get(Worker, "w"), NOW)
+            jobs.record_report(job, JobState.RUNNING, job.claim, NOW)
+            claims[number] = job.claim
+        for line in range(20):
+            # Of this try, and what is late of the one before.
+            for of in {number, max(1, number - 1)}:
+                text = f"{of}: {number} {line}\n".encode()
+                with database() as session:
+                    job = jobs.lock(session, job_id, claims[of])
+                    logs.append(session, job, claims[of], logs.cursor(session, job.id, claims[of]), text)
+                lines[str(of), text.decode().rstrip()] += 1
+
+    def rest():
+        with database() as session:
+            return not any(session.scalars(select(Log.export_due)))
+
+    wait_for(rest)
+    assert Counter((one.attributes["airflow.task_instance.try_number"], one.body) for one in records(far)) == lines
+    assert {one.attributes["messaging.message.id"] for one in records(far)} == {job_id}
 
 
 @on_sqlite

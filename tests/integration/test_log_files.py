@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from rows import NOW, claim, queue_job, register
+from sqlalchemy import select
 
 from demo.wait import wait_for
 from edge_otel import log_text
@@ -309,6 +310,30 @@ def test_a_large_log_is_written_in_the_background(database, folder, large):
     wait_for(lambda: complete(database, job_id), "the log to be written", timeout=20, pause=0.01)
     assert (folder.base / PATH).read_bytes() == b"0123456789" * 6
     writer.close()
+
+
+def test_a_try_that_is_queued_under_the_id_of_one_whose_log_is_just_being_written_gets_none_of_it(
+    database, folder, large
+):
+    job_id = run_long_job(database)
+    writer = Writer(folder)
+    sweep = Sweep(writer, logs.Homes(), timedelta())
+    paths = [PATH, *(PATH.replace("attempt=1", f"attempt={number}") for number in range(2, 6))]
+    for number, path in enumerate(paths[1:], 2):
+        writer.finalise(job_id)
+        run_job(database, f"{number}\n".encode() * 20, job_id=job_id, log_path=path)
+
+    def whole():
+        sweep.write()
+        with database() as session:
+            return all(session.scalars(select(Job.log_complete)))
+
+    wait_for(whole, "all logs to be written", timeout=20, pause=0.01)
+    writer.close()
+    assert {path: (folder.base / path).read_bytes() for path in paths} == {
+        PATH: b"0123456789" * 6,
+        **{path: f"{number}\n".encode() * 20 for number, path in enumerate(paths[1:], 2)},
+    }
 
 
 def test_what_comes_while_a_large_log_is_written_is_in_the_file_in_the_end(database, folder, large):

@@ -144,6 +144,16 @@ def test_the_log_of_a_task_that_is_deferred_waits_until_it_is_whole(start, datab
     assert s3.get(task.path) == task.sent
 
 
+def test_two_tries_under_one_id_are_two_objects_and_what_comes_late_of_the_first_is_in_its_own(start, database, s3):
+    task = Task(database, b"one\n", ends=True)
+    start()
+    wait_done(task)
+    task.try_again()
+    task.log(b"late\n")
+    task.end()
+    wait_for(lambda: (s3.get(task.path), s3.get(task.next_path)) == (task.sent, b"another try\n"))
+
+
 def test_a_log_that_nobody_completed_is_uploaded_when_its_job_is_gone(start, database, s3):
     task = Task(database, b"one\ntw")
     with database() as session:

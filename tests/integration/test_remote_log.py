@@ -81,7 +81,8 @@ class Site:
     def run(self, text, *, state="success", end=True, here=True, **said):
         """Let the task log this as a job of its own claim; ``here``: this server writes the file at its end."""
         with self.database() as session:
-            queue_job(session, NOW, id=self.id, log_path=self.path)
+            ti = self._instance(session)
+            queue_job(session, NOW, id=self.id, log_path=self.path, try_number=ti.try_number)
             job = claim(session, session.get(Worker, "w"), NOW)
             for start in range(0, len(text), 7):
                 logs.append(session, job, job.claim, start, text[start : start + 7])
@@ -92,6 +93,13 @@ class Site:
             folder = self.folder if here else replace(self.folder, base=self.folder.base.parent / "another")
             Writer(folder).finalise(self.id)
         self.become(state)
+
+    def try_again(self, number):
+        """Let the task be queued for another try under its id, as one that was lost before it ran."""
+        with self.database() as session:
+            ti = self._instance(session)
+            ti.try_number, ti.state = number, "queued"
+            self.path = self.handler._render_filename(ti, number, session=session)
 
     def become(self, state):
         """Let the task instance have this state."""
@@ -106,7 +114,7 @@ class Site:
         with self.database() as session:
             session.get(Log, self.id).upload = "done"
 
-    def messages(self, *, history=None):
+    def messages(self, *, history=None, number=None):
         """Return what Airflow shows: where the log comes from, and its lines."""
         with self.database() as session:
             ti = self._instance(session)
@@ -114,7 +122,7 @@ class Site:
             if history is not None:
                 session.add(shown := TaskInstanceHistory(ti, state=history))
                 session.flush()
-            stream, _ = self.handler.read(shown, 1)
+            stream, _ = self.handler.read(shown, number or ti.try_number)
             texts = [message.event for message in stream]
             session.rollback()
         end = texts.index("::endgroup::")
@@ -204,6 +212,17 @@ def test_what_a_trigger_logged_beside_the_file_is_shown_once(site, here):
 def test_an_earlier_try_is_read_by_the_id_that_it_had(site):
     site.run(b"one\n", here=False)
     assert site.lines(history="failed") == ["one"]
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("state", ["success", "up_for_retry"])
+def test_two_tries_under_one_id_are_read_each_by_its_path(site, here, state):
+    site.run(b"one\n", here=here)
+    site.try_again(2)
+    site.run(b"two\n", here=here, state="deferred")
+    site.run(b"more\n", here=here, state=state)
+    assert (site.lines(number=1), site.lines(number=2)) == (["one"], ["two", "more"])
+    assert site.lines(history="failed") == ["two", "more"]
 
 
 def test_runs_that_were_not_whole_in_the_file_are_shown_once_when_more_of_them_has_come(site):

@@ -5,6 +5,7 @@ Real servers on PostgreSQL, a real daemon, and a proxy between them that loses, 
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from datetime import UTC, datetime
 import psutil
 import pytest
 from airflow_database import use
+from conftest import workload
 from log_site import CHUNK, HALF, PATIENCE, Site, Task
 from replicas import Replicas
+from rows import queue_job
 from served import new_token
 from wire import Append, Deal, Wire
 
@@ -201,6 +204,25 @@ def test_job_taken_away_while_nothing_of_its_log_comes_through(site: Site, task:
     assert (task.row().state, task.row().claim) == (JobState.LOST, 2)
     (file,) = site.folder.glob(f"disk-*/{task.path}")
     assert file.read_bytes() == task.expected[:HALF]
+
+
+def test_next_try_under_its_id_begins_before_anything_of_its_log_has_come(site: Site, task: Task) -> None:
+    site.wire.deal = lambda wire, append: None
+    wait_for((task.keep / "log").exists, "the task to start", timeout=PATIENCE, pause=0.02)
+    site.stop()
+    task.go_on()
+    task.wait_written()
+    path = task.path.replace("attempt=1", "attempt=2")
+    order = json.dumps(workload(r"log(b'another try\n')", log_path=path))
+    with new_session() as session:
+        assert upkeep.settle(session, task.id, 1, JobState.LOST, "Given up.", datetime.now(UTC))
+        queue_job(session, datetime.now(UTC), id=task.id, try_number=2, workload=order, log_path=path)
+    site.serve()
+    wait_for(lambda: task.row().state == JobState.SUCCESS, "the second try", timeout=PATIENCE, pause=0.02)
+    site.wire.deal = Wire.forward
+    wait_for(lambda: not site.daemons[-1].folders(), "the worker to be done", timeout=PATIENCE, pause=0.02)
+    written = {file.name: file.read_bytes() for file in (site.disk(0) / task.path).parent.glob("*.log")}
+    assert written == {"attempt=1.log": task.expected, "attempt=2.log": b"another try\n"}
 
 
 def test_job_that_the_server_has_forgotten_while_no_daemon_ran(site: Site, task: Task) -> None:

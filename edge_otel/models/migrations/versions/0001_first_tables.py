@@ -25,6 +25,7 @@ def upgrade() -> None:
     op.create_table(
         "edge_otel_job",
         sa.Column("id", Id, nullable=False),
+        sa.Column("known_as", Id, nullable=True),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("dag_id", Coordinate, nullable=False),
         sa.Column("task_id", Coordinate, nullable=False),
@@ -57,6 +58,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("edge_otel_job_changed", "edge_otel_job", ["changed_at"])
+    op.create_index("edge_otel_job_known_as", "edge_otel_job", ["known_as"])
     op.create_index(
         "edge_otel_job_next",
         "edge_otel_job",
@@ -124,6 +126,7 @@ def upgrade() -> None:
     op.create_table(
         "edge_otel_log",
         sa.Column("job_id", Id, nullable=False),
+        sa.Column("known_as", Id, nullable=True),
         sa.Column("path", sa.String(length=2048), nullable=True),
         sa.Column("about", sa.JSON(), nullable=False),
         sa.Column("carrier", sa.JSON(), nullable=False),
@@ -139,6 +142,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id"),
     )
     op.create_index("edge_otel_log_changed", "edge_otel_log", ["changed_at"])
+    op.create_index("edge_otel_log_known_as", "edge_otel_log", ["known_as"])
     op.create_index("edge_otel_log_upload", "edge_otel_log", ["upload", "upload_at"])
     op.create_index("edge_otel_log_export", "edge_otel_log", ["export_due", "export_at"])
 
