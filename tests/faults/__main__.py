@@ -11,6 +11,7 @@ import threading
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.faults import namespace
@@ -114,11 +115,18 @@ def _share(sites: Sequence[Site], planned: Sequence[tuple[Fault, str]]) -> list[
             done = f"{len(outcomes)}/{len(planned)}"
             print(f"{time.monotonic() - began:7.0f} s {done:>8} {site.name} {seed}: {verdict}", flush=True)
 
-    threads = [threading.Thread(target=work, args=(site,), name=f"runs-{site.name}") for site in sites]
+    threads = [threading.Thread(target=work, args=(site,), name=f"runs-{site.name}", daemon=True) for site in sites]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        # The runs under way fail as soon as their sites are gone; there are no more.
+        with suppress(queue.Empty):
+            while True:
+                waiting.get_nowait()
+        raise
     return outcomes
 
 
