@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+AGAIN = 10.0
+"""Seconds until a loop that had a defect begins again."""
+
 OPEN_FILES = 16_384
 """A job needs three at most."""
 
@@ -171,21 +174,18 @@ class Daemon:
             return station.pace().telemetry_interval
 
         orphans = Orphans(station, lambda: [*launcher.pids(), *(users.pids() if users is not None else ())])
-        loops: dict[str, Coroutine[Any, Any, None]] = {
-            "meters": self._meters.run(interval, station.moment),
-            "orphans": orphans.run(),
-            "guard": Guard(station).run(),
-            "ground": Ground(station, self._journal, self._desk).run(),
-            "notify": watch(station, self._notifier),
-            "renewal": follow(self._interpreter, station, self._reload.asked, launcher.outdate),
+        loops: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "meters": lambda: self._meters.run(interval, station.moment),
+            "orphans": orphans.run,
+            "guard": Guard(station).run,
+            "ground": Ground(station, self._journal, self._desk).run,
+            "notify": lambda: watch(station, self._notifier),
+            "renewal": lambda: follow(self._interpreter, station, self._reload.asked, launcher.outdate),
         }
         if users is not None:
             station.turns["facts"] = users.turn
-            loops["facts"] = users.run(interval, station.news.set)
-        for name, loop in loops.items():
-            task = asyncio.create_task(loop, name=name)
-            task.add_done_callback(_tell_defect)
-            self._tasks.append(task)
+            loops["facts"] = lambda: users.run(interval, station.news.set)
+        self._tasks = [asyncio.create_task(keep_up(name, loop), name=name) for name, loop in loops.items()]
 
 
 def users_environment(settings: Settings) -> dict[str, str]:
@@ -241,9 +241,16 @@ def make_outbox(settings: Settings, token: TokenFile) -> Outbox:
     return Outbox(settings.state_dir / "outbox", settings.outbox_size * 1024 * 1024, to)
 
 
-def _tell_defect(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (defect := task.exception()) is not None:
-        log.critical("a defect ends %s; the daemon goes on without", task.get_name(), exc_info=defect)
+async def keep_up(name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a loop beside the daemon's work. A defect in it ends neither that nor, for long, the loop itself."""
+    while True:
+        try:
+            await loop()
+        except Exception:
+            log.critical("a defect ends %s; it begins again in %.0f s", name, AGAIN, exc_info=True)
+            await asyncio.sleep(AGAIN)
+        else:
+            return
 
 
 def make_launcher(settings: Settings, task_env: dict[str, str]) -> Launcher:

@@ -8,13 +8,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Annotated, Any
 from uuid import UUID
 
+from pydantic import Field
+
 from edge_worker.faults import BadSetting
-from edge_worker.lasting import keep_names, try_lock, write
+from edge_worker.lasting import keep_names, read, try_lock, write
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class Ticket:
 class Started:
     """A job's process, written by itself before it does anything else."""
 
-    pid: int
+    pid: Annotated[int, Field(strict=True, gt=1, lt=2**31)]
+    """To the system, numbers below stand for many processes."""
     identity: str
     """Tells this process from a later one with its pid; see ``processes.identity``."""
     time: float
@@ -103,9 +106,6 @@ class Maintenance:
     """Seconds since the epoch; 0 where an older daemon has not written it."""
 
 
-T = TypeVar("T", Ticket, Started, Result, Verdict, Maintenance)
-
-
 class JobFolder:
     """One job's folder. Reading raises ValueError where a file is corrupt; a missing one is None."""
 
@@ -135,7 +135,7 @@ class JobFolder:
 
     def ticket(self) -> Ticket:
         """Return the job's ticket; raises ValueError where it is missing."""
-        ticket = _read(self.path / "offer.json", Ticket)
+        ticket = read(self.path / "offer.json", Ticket)
         if ticket is None:
             raise ValueError("offer.json is missing")
         UUID(ticket.id)
@@ -143,23 +143,19 @@ class JobFolder:
 
     def started(self) -> Started | None:
         """Return the process that has claimed this folder."""
-        found = _read(self.path / "process.json", Started)
-        # To the system, numbers below stand for many processes.
-        if found is not None and not (isinstance(found.pid, int) and found.pid > 1 and isinstance(found.identity, str)):
-            raise ValueError("process.json names no process")
-        return found
+        return read(self.path / "process.json", Started)
 
     def result(self) -> Result | None:
         """Return how the process ended."""
-        return _read(self.path / "result.json", Result)
+        return read(self.path / "result.json", Result)
 
     def verdict(self) -> Verdict | None:
         """Return the end as reported, or to be reported."""
-        return _read(self.path / "report.json", Verdict)
+        return read(self.path / "report.json", Verdict)
 
     def wants_token(self) -> bool:
         """Return whether the task's supervisor asks for a new token."""
-        return (self.path / "token.wanted").exists()
+        return os.access(self.path / "token.wanted", os.F_OK)  # unlike Path.exists, it never raises
 
     def give_token(self, token: str) -> None:
         """Hand a new token over to the task's supervisor, which removes it; raises OSError."""
@@ -178,7 +174,7 @@ class JobFolder:
 
     def log_file(self, ticket: Ticket) -> Path | None:
         """Return the job's log file, or None where it writes none or would write it elsewhere."""
-        if not ticket.log_path:
+        if not ticket.log_path or "\0" in ticket.log_path:
             return None
         # Not resolved through links: only the text from the network is judged here.
         path = Path(os.path.normpath(self.logs / ticket.log_path))
@@ -274,16 +270,17 @@ class Journal:
         """Move a folder that can not be understood out of the way, for people to look at."""
         target = self.path / "broken" / f"{folder.path.name}.{os.getpid()}"
         log.error("%s is not readable (%s); moved to %s", folder.path.name, reason, target)
-        # Whatever it is, it must not keep a token.
-        for secret in ("workload.json", "token"):
-            (folder.path / secret).unlink(missing_ok=True)
+        if folder.path.is_dir():
+            # Whatever it is, it must not keep a token.
+            for secret in ("workload.json", "token"):
+                (folder.path / secret).unlink(missing_ok=True)
         folder.path.rename(target)
 
     def maintenance(self) -> Maintenance | None:
         """Return the maintenance that was on when the last daemon ended."""
         try:
-            return _read(self.path / "maintenance.json", Maintenance)
-        except ValueError:
+            return read(self.path / "maintenance.json", Maintenance)
+        except (ValueError, OSError):
             log.exception("maintenance.json is not readable; going on in maintenance")
             return Maintenance("maintenance.json was not readable", "local")
 
@@ -294,16 +291,3 @@ class Journal:
             path.unlink(missing_ok=True)
         else:
             write(path, json.dumps(asdict(maintenance)))
-
-
-def _read(path: Path, record: type[T]) -> T | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    # A newer daemon may have written more. What it adds has a default, so that it can read what this one writes.
-    known = {field.name for field in fields(record)}
-    try:
-        return record(**{name: value for name, value in found.items() if name in known})
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path.name}: {error}") from None

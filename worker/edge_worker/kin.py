@@ -99,7 +99,7 @@ def of_job(root: Started, same: Callable[[Started], bool], among: Table, logs: P
     has members. With ``logs``, the job's log folder, those count too that have left both, and still have that folder
     in their environment. Without a supervisor these are the only traces.
     """
-    if root.identity and root.identity.partition(":")[0] != (boot() or "started"):
+    if root.identity and boot() and root.identity.partition(":")[0] != boot():
         return []  # started before the machine did: its numbers mean nothing now
     leader = among.get(root.pid)
     roots = set()

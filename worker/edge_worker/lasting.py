@@ -1,12 +1,18 @@
-"""Files that are written in one step, those that a power cut must leave whole, and those that one process has."""
+"""Files that are written in one step, those that a power cut must leave whole, and those that one process has; and
+records that are read whatever became of them."""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
 
 
 def write(path: Path, text: str, lasting: bool = False) -> None:
@@ -27,6 +33,25 @@ def write(path: Path, text: str, lasting: bool = False) -> None:
         raise
     if lasting:
         keep_names(path.parent)
+
+
+@cache
+def _adapter(record: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(record)
+
+
+def read(path: Path, record: type[T]) -> T | None:
+    """Return the record, a dataclass, that a file holds as JSON; None where there is none. Raises ValueError and
+    OSError. What a newer daemon has added is left out; what an older one has not written needs a default."""
+    kind: Any = record
+    try:
+        found: T = _adapter(kind).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as wrong:
+        what = wrong.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{path.name}: {'.'.join(map(str, what['loc']))}: {what['msg']}") from None
+    return found
 
 
 def keep_names(folder: Path) -> None:

@@ -17,6 +17,7 @@ DEFECT, BAD_CONFIGURATION = 1, 2
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; exits."""
+    _hold_standard_streams()
     given: dict[str, Any] = vars(parser().parse_args(arguments))
     command = given.pop("command")
     try:
@@ -31,6 +32,17 @@ def main(arguments: list[str] | None = None) -> None:
     sys.stderr.flush()
     # A call that hangs in a dead network, or an exporter, must not hold the exit: all that matters is done.
     os._exit(code)
+
+
+def _hold_standard_streams() -> None:
+    """Put nothing in the place of standard streams that were closed: else the next files would be taken for them."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.dup2(descriptor, number)
+            if descriptor != number:
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def _start(flags: dict[str, Any]) -> int:

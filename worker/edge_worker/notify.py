@@ -28,8 +28,9 @@ class Notifier:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         patience = environment.get("WATCHDOG_USEC", "")
         ours = environment.get("WATCHDOG_PID") in (None, str(os.getpid()))
+        usec = int(patience) if patience.isdecimal() and ours else 0
         # Twice at least within the time after which systemd takes the daemon for dead.
-        self.interval = min(INTERVAL, int(patience) / 3e6) if patience.isdigit() and ours else INTERVAL
+        self.interval = min(INTERVAL, usec / 3e6) if usec else INTERVAL
 
     def say(self, *lines: str) -> None:
         """Send assignments such as ``READY=1``."""

@@ -44,12 +44,16 @@ class Orphans:
         self._station = station
         self._started = started
         self._met: frozenset[str] = frozenset()
+        self._before: frozenset[str] | None = None
+        """Children of the shell, say, that has become the daemon."""
 
     async def run(self) -> None:
         """Look again and again; returns where orphans do not come here."""
         # To a container's first process they come in any case.
         if sys.platform == "win32" or not (adopt_orphans() or os.getpid() == 1):
             return
+        if self._before is None:
+            self._before = frozenset(seen.identity for seen in kin.table().values() if seen.parent == os.getpid())
         died = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, died.set)
         while True:
@@ -68,7 +72,8 @@ class Orphans:
         starting = any(job.running and job.process is None for job in jobs)
         found = strangers(os.getpid(), mine, starting, among)
         # To a container's first process people's orphans come, too.
-        living = [seen for seen in found if seen.living and os.getpid() != 1]
+        spared = self._before or ()
+        living = [seen for seen in found if seen.living and seen.identity not in spared and os.getpid() != 1]
         for seen in found:
             if not seen.living and sys.platform != "win32":
                 with suppress(ChildProcessError):

@@ -13,7 +13,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from edge_otel.telemetry import context
-from edge_worker import kin, processes
+from edge_worker import processes
 from edge_worker.journal import JobFolder, Journal, Result, Started, Ticket
 
 log = logging.getLogger(__name__)
@@ -93,4 +93,4 @@ def _put_aside(journal: Journal, folder: JobFolder, read: dict[str, object]) -> 
 def _end(folder: JobFolder, started: Started | None) -> int:
     """Kill what is left of the job, of which nobody knows how it does; return how many processes there were."""
     # Where the process is not known its environment still tells whose it is.
-    return processes.kill(started or Started(-1, f"{kin.boot() or 'started'}:", 0.0), folder.logs)
+    return processes.kill(started or Started(-1, "", 0.0), folder.logs)

@@ -38,10 +38,15 @@ def _joined(value: Any) -> Any:
 
 
 def default_state_dir() -> Path:
-    """Return the folder for the daemon's own files: the system's place for root, else the user's."""
+    """Return the folder for the daemon's own files: the system's place for root, else the user's. Raises BadSetting."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return Path("/var/lib/edge-worker")
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise BadSetting(
+            f"--state-dir is missing, and this user has no home: give it, or set {ENV_PREFIX}STATE_DIR"
+        ) from None
     return Path(base) / "edge-worker"
 
 
@@ -260,7 +265,7 @@ def pace(settings: Settings, told: WorkerSettings | None) -> Pace:
 
 
 def state_dir(given: Path | None, config: Path | None) -> Path:
-    """Return the state folder that ``start`` would use with the same option, environment and file."""
+    """Return the state folder that ``start`` would use with this option, environment and file. Raises BadSetting."""
     if given is not None:
         return given.absolute()
     config = config or (Path(named) if (named := os.environ.get(f"{ENV_PREFIX}CONFIG")) else None)
@@ -270,4 +275,6 @@ def state_dir(given: Path | None, config: Path | None) -> Path:
             found = tomllib.loads(config.read_text()).get("state_dir")
         except (OSError, ValueError) as error:
             raise BadSetting(f"--config: {config}: {error}") from None
+        if not isinstance(found, str | None):
+            raise BadSetting(f"--config: {config}: state_dir is not a path in quotes")
     return Path(found).absolute() if found else default_state_dir()

@@ -109,8 +109,10 @@ class Station:
         return plan.free_slots(self.facts, self.concurrency, used)
 
     def pace(self) -> Pace:
-        """Return how often things happen."""
-        return pace(self.settings, self._told)
+        """Return how often things happen: heartbeats often enough for the disconnect policy to tell a lost link."""
+        found, limit = pace(self.settings, self._told), self.contact.policy.stop_after
+        often = found.heartbeat_interval if limit is None else min(found.heartbeat_interval, limit / 4)
+        return replace(found, heartbeat_interval=often)
 
     def execution_api_url(self) -> str:
         """Return the URL that tasks call."""

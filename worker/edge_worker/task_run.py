@@ -56,11 +56,13 @@ def write(path: Path, record: dict[str, Any]) -> None:
 def identity() -> str:
     """Return this process's identity; the daemon's ``processes.identity`` computes the same. Empty without /proc."""
     try:
-        stat = Path("/proc/self/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}:{stat.rpartition(')')[2].split()[19]}"
+        ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}:{ticks}"
 
 
 def claim(folder: Path) -> None:

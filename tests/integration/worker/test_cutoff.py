@@ -48,6 +48,19 @@ def test_jobs_are_stopped_while_the_server_is_away_and_told_when_it_is_back(
     assert later.state == "success"
 
 
+def test_heartbeats_are_so_frequent_that_the_policy_does_not_take_a_pause_for_an_outage(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    start(**POLICY, heartbeat_interval=3600)
+    job = central.offer(workload(f"log(b'begun\\n'); wait_for_file({str(tmp_path / 'go')!r})"))
+    central.wait_for(lambda: job.log)
+    before = len(central.reports)
+    central.wait_for(lambda: len(central.reports) > before + 8)
+    (tmp_path / "go").touch()
+    central.wait_for(finished(job))
+    assert job.state == "success", job.end
+
+
 def test_jobs_are_kept_without_a_policy(central: FakeCentral, start: Start, tmp_path: Path) -> None:
     go = tmp_path / "go"
     daemon = start()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Daemon, Start, finished, workload
+from edge_worker.journal import JobFolder
 from fake_server import FakeCentral, FakeJob
 from test_airflow import events, execute_task, real
 from tools import missing
@@ -102,6 +103,25 @@ def test_a_read_only_disk(central: FakeCentral, start: Start, small: Path, tmp_p
 
     sees_to_it(central, daemon, job, tmp_path, harm, heal, lambda _: True)
     assert "cannot be written: Read-only file system" in daemon.said
+
+
+def test_a_folder_that_the_daemon_may_not_look_into(central: FakeCentral, start: Start, tmp_path: Path) -> None:
+    rights = "-dac_override,-dac_read_search"
+    daemon = start(by=("setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"), launch="zygote")
+    job = running(central, tmp_path)
+    daemon.state_dir.chmod(0)
+    try:
+        central.wait_for(lambda: "cannot be written: Permission denied" in daemon.said)
+        # All that looks there again and again has done so.
+        central.wait_for(lambda: daemon.said.count("Permission denied") > 1 or daemon.exit_code() is not None)
+    finally:
+        daemon.state_dir.chmod(0o700)
+    (tmp_path / "go").touch()
+    central.wait_for(finished(job))
+    assert job.state == "success", job.end
+    assert daemon.exit_code() is None
+    # For certain, and not only where it has looked in time.
+    assert not JobFolder(tmp_path / ("too long" * 100)).wants_token()
 
 
 def test_a_removed_folder_is_made_anew(central: FakeCentral, start: Start, tmp_path: Path) -> None:

@@ -102,8 +102,11 @@ def test_heartbeat_that_hangs_beyond_its_bound_is_not_alive(
 
 
 @pytest.mark.parametrize("manager", ["abstract"], indirect=True)
-def test_watchdog_of_another_process_is_not_ours(central: FakeCentral, start: Start, manager: Manager) -> None:
-    start(env=env(manager, WATCHDOG_PID="1"))
+@pytest.mark.parametrize("other", [{"WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}], ids=["its", "none"])
+def test_watchdog_of_another_process_is_not_ours(
+    central: FakeCentral, start: Start, manager: Manager, other: dict[str, str]
+) -> None:
+    start(env=env(manager, **other))
     central.wait_for(lambda: "READY=1" in manager.heard)
     seen = len(central.reports)
     central.wait_for(lambda: len(central.reports) > seen + 5)

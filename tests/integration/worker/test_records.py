@@ -119,3 +119,42 @@ def test_an_offer_that_was_never_written_down_whole_is_only_set_aside(
     assert not any("00000000-0000-0000-0000-000000000001" in call.path for call in central.calls)
     (aside,) = (daemon.state_dir / "broken").iterdir()
     assert list(aside.iterdir()) == []
+
+
+WRONG = {
+    "no id": (OFFER, {"id": None}),
+    "slots": (OFFER, {"slots": "x"}),
+    "confirmed": (OFFER, {"confirmed_at": None}),
+    "log": (OFFER, {"log_path": 7}),
+    "context": (OFFER, {"span": {"traceparent": 5}}),
+    "pid": (PROCESS, {"pid": 2**70}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_record_of_which_one_value_is_wrong_does_not_end_the_daemon(
+    central: FakeCentral, start: Start, tmp_path: Path, wrong: str
+) -> None:
+    job, folder, _ = running(central, start, tmp_path)
+    name, change = WRONG[wrong]
+    record = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**record, **change}))
+    again = start()
+    central.wait_for(lambda: "its records are not readable" in again.said)
+    (tmp_path / "go").touch()
+    central.wait_for(finished(job))
+    assert job.state == ("failed" if name == PROCESS else "success")
+    other = central.offer(workload("pass"))
+    central.wait_for(finished(other))
+    assert again.exit_code() is None
+
+
+def test_what_is_no_folder_is_set_aside(central: FakeCentral, start: Start, tmp_path: Path) -> None:
+    jobs = tmp_path / "state" / "jobs"
+    jobs.mkdir(parents=True)
+    (jobs / "file").touch()
+    (jobs / "00000000-0000-0000-0000-000000000001-1").touch()
+    (jobs / "loop").symlink_to("loop")
+    daemon = start()
+    central.wait_for(lambda: daemon.folders() == [])
+    assert len(list((daemon.state_dir / "broken").iterdir())) == 3

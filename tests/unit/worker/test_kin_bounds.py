@@ -18,5 +18,5 @@ def test_no_process_belongs_to_a_job_without_a_process(pid):
 @pytest.mark.parametrize("pid", ["-1", "0", "1", "true", "null", '"7"', "7.5"])
 def test_a_record_with_a_number_that_is_no_process_is_not_readable(tmp_path, pid):
     (tmp_path / "process.json").write_text(f'{{"pid": {pid}, "identity": "", "time": 1}}')
-    with pytest.raises(ValueError, match="names no process"):
+    with pytest.raises(ValueError, match=r"process\.json: pid: "):
         JobFolder(tmp_path).started()
