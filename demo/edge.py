@@ -56,7 +56,8 @@ class EdgeWorker:
 
     def status(self) -> dict[str, Any]:
         """Return what the daemon says of itself; empty while none answers."""
-        asked = subprocess.run(self.command("status"), env=self._env, capture_output=True, timeout=60, check=False)
+        command = self.command("status", "--output", "json")
+        asked = subprocess.run(command, env=self._env, capture_output=True, timeout=60, check=False)
         answer: dict[str, Any] = json.loads(asked.stdout) if asked.returncode == 0 else {}
         return answer
 

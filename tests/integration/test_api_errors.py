@@ -210,7 +210,7 @@ def test_the_document_describes_every_route_with_its_errors(api):
     document = api.call("GET", "/openapi.json").json()
     assert api.call("GET", "/docs").status_code == 200
     routes = [(path, method) for path, methods in document["paths"].items() for method in methods]
-    assert len(routes) == 14
+    assert len(routes) == 15
     for path, methods in document["paths"].items():
         for method, described in methods.items():
             assert described["summary"], (method, path)

@@ -226,7 +226,7 @@ class Journal:
 
     @property
     def _folders(self) -> tuple[Path, ...]:
-        return self.path, self.path / "jobs", self.path / "broken", self.path / "outbox"
+        return self.path, self.path / "jobs", self.path / "broken"
 
     def mend(self) -> bool:
         """Make anew what was removed from under a daemon that runs; return whether there was anything. Blocking.
