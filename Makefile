@@ -15,7 +15,7 @@ demo: $(READY) ## Run a DAG on an edge worker in a whole Airflow on this machine
 	@$(BIN)/python -m demo $(ARGS)
 
 test: check ## Check the code and run the tests (ARGS goes to pytest, such as ARGS="-m 'not acceptance'")
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder $(ARGS)
 
 bench: $(READY) ## Measure against edge3 in one run: a table, .bench/result.json and a picture (ARGS=--help for its options)
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import requests
 
-TIMEOUT = 30.0
+TIMEOUT = 120.0
 UNFINISHED = frozenset({"queued", "running"})
 
 

@@ -70,8 +70,9 @@ class Cluster:
         """Address that an edge worker is given."""
         return f"{self.url}/edge_worker"
 
-    def airflow(self, *arguments: str) -> str:
-        """Run an ``airflow`` command to its end and return its standard output.
+    def airflow(self, *arguments: str, **options: str) -> str:
+        """Run an ``airflow`` command to its end and return its standard output; ``options`` are further environment
+        variables.
 
         :raises Ended: when it failed, with the end of its log
         """
@@ -79,7 +80,7 @@ class Cluster:
         with log.open("ab") as errors:
             done = subprocess.run(
                 [sys.executable, "-m", "airflow", *arguments],
-                env=self.env,
+                env={**self.env, **options},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

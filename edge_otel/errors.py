@@ -41,6 +41,18 @@ class Forbidden(EdgeError):
     status = 403
 
 
+class NotPermitted(EdgeError):
+    """Your role in Airflow does not allow this."""
+
+    status = 403
+
+
+class CrossSite(EdgeError):
+    """The request came from another site's page, or lacks the header X-Edge-Action, which the fleet page sends."""
+
+    status = 403
+
+
 class VersionRefused(EdgeError):
     """The worker's version is not accepted here."""
 
@@ -79,6 +91,18 @@ class WorkerActive(EdgeError):
 
 class WorkerGone(EdgeError):
     """The worker is not connected, so it cannot be changed."""
+
+    status = 409
+
+
+class NotInMaintenance(EdgeError):
+    """The worker is not in maintenance."""
+
+    status = 409
+
+
+class QueueNotServed(EdgeError):
+    """The worker does not serve this queue."""
 
     status = 409
 

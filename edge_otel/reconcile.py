@@ -19,7 +19,8 @@ _PROCESS_ENDED_BADLY = frozenset({"failed", "up_for_retry", "upstream_failed"})
 
 
 RETURNS_WITHIN = timedelta(minutes=2)
-"""Of a worker that is gone: while the centre itself is away all workers are silent, and come back with their jobs."""
+"""Of a worker that counts as gone, from when it does: while the centre itself is away, however long, all workers are
+silent, and come back with their jobs."""
 
 
 def silent_since(now: datetime, interval: float) -> datetime:
@@ -39,6 +40,8 @@ class RunningJob:
     task_ended_at: datetime | None
     last_heartbeat: datetime | None = None
     """The worker's; None without a worker."""
+    gone_since: datetime | None = None
+    """When the worker was last taken for gone, or left; None where that is not known."""
     stopped_after: timedelta | None = None
     """The silence after which the worker has promised to have stopped its jobs; None where it keeps them."""
 
@@ -72,12 +75,16 @@ def explain(job: RunningJob) -> str:
 
 
 def _silent(job: RunningJob, now: datetime) -> bool:
-    last = max(job.last_heartbeat or job.changed_at, job.changed_at)
+    # Each is of another host's clock.
+    last = max(time for time in (job.gone_since, job.last_heartbeat, job.changed_at) if time is not None)
     return job.worker_gone and now - last > RETURNS_WITHIN
 
 
 def _stopped(job: RunningJob, now: datetime) -> bool:
     if job.stopped_after is None or job.last_heartbeat is None:
+        return False
+    if job.gone_since is not None and now - job.gone_since <= STOPPED_MARGIN:
+        # While the database was away it may have been heard, and kept its jobs: that is about to be written.
         return False
     # A job that was accepted after the last heartbeat that is known is one more contact.
     return now - max(job.last_heartbeat, job.changed_at) > job.stopped_after + STOPPED_MARGIN

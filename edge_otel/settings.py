@@ -29,10 +29,12 @@ def option(
     version: bool = False,
     sensitive: bool = False,
     url: bool = False,
+    template: bool = False,
     one_of: tuple[str, ...] = (),
 ) -> Any:
     """Declare one option: its default, its documentation, and the values it may have."""
-    limits = {"at_least": at_least, "at_most": at_most, "version": version, "url": url, "one_of": one_of}
+    limits: dict[str, Any] = {"at_least": at_least, "at_most": at_most, "version": version, "url": url}
+    limits["template"], limits["one_of"] = template, one_of
     return field(default=default, metadata={"text": text, "example": example, "sensitive": sensitive} | limits)
 
 
@@ -112,6 +114,12 @@ class Settings:
         " host, and came by no proxy.",
         sensitive=True,
     )
+    trace_url: str = option(
+        "",
+        "Where a trace is looked at, with `{trace_id}` in it: the fleet page links to it.",
+        example="https://jaeger.example.com/trace/{trace_id}",
+        template=True,
+    )
     telemetry_interval: float = option(30.0, "How often a worker sends its metrics.", at_least=1, at_most=3600)
     heartbeat_sampling: float = option(
         0.01,
@@ -185,6 +193,8 @@ def _value(option_field: Any, text: str | None) -> Any:
         if limits["url"] and (rule := _broken_url_rule(text)):
             # Without the value: there may be a password in it.
             raise ConfigurationInvalid(f"[{SECTION}] {option_field.name}: {rule}.")
+        if limits["template"] and not (text.startswith(("http://", "https://")) and "{trace_id}" in text):
+            raise _invalid(option_field, text, "must begin with http:// or https:// and have {trace_id} in it")
         if limits["one_of"]:
             text = text.capitalize()
             if text not in limits["one_of"]:

@@ -46,6 +46,9 @@ IN_MAINTENANCE = frozenset(
 )
 """In maintenance or asked to be: the comment is kept, and the worker comes back in maintenance."""
 
+STOPPING = frozenset({WorkerState.SHUTDOWN_REQUEST, WorkerState.TERMINATING})
+"""On its way out. A maintenance that was on, or asked for, is not over by that."""
+
 TAKES_JOBS = frozenset({WorkerState.STARTING, WorkerState.IDLE, WorkerState.RUNNING})
 """The only stored states in which the server hands out jobs."""
 

@@ -9,7 +9,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    OnErrorOmit,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from edge_otel.state import WorkerState
 
@@ -62,7 +73,57 @@ Count = Annotated[int, Field(ge=0, le=MAX_SLOTS)]
 Claim = Annotated[int, Field(ge=0, le=2**31 - 1)]
 ByteCount = Annotated[int, Field(ge=0, lt=2**63)]
 # MySQL's timestamps end in January 2038.
-Time = Annotated[AwareDatetime, Field(ge=datetime(1971, 1, 1, tzinfo=UTC), lt=datetime(2038, 1, 1, tzinfo=UTC))]
+_FIRST, _LAST = datetime(1971, 1, 1, tzinfo=UTC), datetime(2038, 1, 1, tzinfo=UTC) - timedelta(seconds=1)
+Time = Annotated[AwareDatetime, Field(ge=_FIRST, le=_LAST)]
+
+
+def _told_time(time: datetime) -> datetime:
+    """Return the nearest time that can be stored: what a host without a clock says is still worth reading."""
+    return min(max(time, _FIRST), _LAST)
+
+
+def _none_if_malformed(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+def in_words(text: str) -> WrapValidator:
+    """Return what says ``text`` in place of what pydantic finds wrong with a value."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(text) from None
+
+    return WrapValidator(validate)
+
+
+MAX_LOG_LINES, MAX_LOG_TEXT = 50, 1024
+"""Lines of its log in one report of a worker, and characters of each."""
+
+
+class LogLine(BaseModel):
+    """One line of a daemon's own log."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: Annotated[int, Field(ge=1, lt=2**63)]
+    time: Annotated[AwareDatetime, AfterValidator(_told_time)]
+    level: Annotated[int, Field(ge=0, le=100)]
+    """As of ``logging``: 20 is INFO."""
+    logger: Annotated[str, StringConstraints(max_length=64), AfterValidator(_without_nul)] = ""
+    text: Annotated[str, StringConstraints(max_length=MAX_LOG_TEXT), AfterValidator(_without_nul)]
+
+
+class DaemonLog(BaseModel):
+    """The newest lines of a daemon's own log. A line that is malformed is left out."""
+
+    source: Session
+    """Random per process of the daemon: within it numbers rise, and a number again is the same line again."""
+    lines: Annotated[list[OnErrorOmit[LogLine]], Field(max_length=MAX_LOG_LINES)]
 
 
 class JobRef(BaseModel):
@@ -93,6 +154,14 @@ class WorkerReport(BaseModel):
     """Seconds between this worker's heartbeats, by which its silence is judged; None: as the server told it."""
     jobs: Annotated[list[JobRef], Field(max_length=10_000)] | None = None
     """Jobs that run here or ran here unreported; absent from edge3 workers."""
+    log: Annotated[DaemonLog | None, WrapValidator(_none_if_malformed)] = None
+    """What it has logged since the last report that was answered; None where that is nothing. Whatever is wrong with
+    it, the report counts."""
+
+    @property
+    def logged(self) -> list[tuple[str, LogLine]]:
+        """The lines of its log, each with its source."""
+        return [(self.log.source, line) for line in self.log.lines] if self.log else []
 
     @property
     def slots(self) -> int | None:

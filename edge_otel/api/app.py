@@ -41,8 +41,9 @@ the entry in the server's log.
 """
 
 
-def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
-    """Return the Edge API. Its lifespan starts and stops what works between requests."""
+def create_app(settings: Settings, log_folder: LogFolder, *, ui: bool = False) -> FastAPI:
+    """Return the Edge API. Its lifespan starts and stops what works between requests. With ``ui``, there is the fleet
+    page, too: that needs Airflow's login around it."""
     app = FastAPI(title="edge-otel Edge API", version=__version__, description=_DESCRIPTION, lifespan=_lifespan)
     app.state.settings = settings
     app.state.log_folder = log_folder
@@ -58,6 +59,11 @@ def create_app(settings: Settings, log_folder: LogFolder) -> FastAPI:
     refusals.install(app)
     for routes in (health, metrics, v1_workers, v1_jobs, v2_logs, v2_tokens, otlp, channel):
         app.include_router(routes.router)
+    if ui:
+        # It brings in Airflow's API server, which the Edge API on its own does without.
+        from edge_otel.api import ui_page
+
+        ui_page.install(app)
     return app
 
 
@@ -111,7 +117,7 @@ def _prepare() -> None:
         log.error("The database cannot be reached: %s", error.orig)  # noqa: TRY400
 
 
-def create_configured_app() -> FastAPI:
+def create_configured_app(*, ui: bool = False) -> FastAPI:
     """Return the Edge API as Airflow's configuration wants it."""
     conf = airflow_configuration()
-    return create_app(Settings.read(conf), LogFolder.read(conf))
+    return create_app(Settings.read(conf), LogFolder.read(conf), ui=ui)

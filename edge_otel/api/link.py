@@ -25,10 +25,11 @@ from edge_otel.messages import (
     Offer,
     encode,
 )
+from edge_otel.models import worker_log
 from edge_otel.models.fleet import Beat, Stored
-from edge_otel.state import IN_MAINTENANCE, TAKES_JOBS, WorkerState, settle
+from edge_otel.state import IN_MAINTENANCE, STOPPING, TAKES_JOBS, WorkerState, settle
 from edge_otel.telemetry import context, counters
-from edge_otel.wire import WorkerReply, WorkerReport, WorkerSettings
+from edge_otel.wire import LogLine, WorkerReply, WorkerReport, WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ class Link:
         """The worker knows of fewer slots than this server: until it has reported again, it is offered nothing."""
         self._trace_id: str | None = None
         self.traced: list[Traced] = []
+        self._lines: deque[tuple[str, LogLine]] = deque(maxlen=worker_log.KEPT)
+        """Of the worker's log, each with its source: those that are not stored yet."""
         self._unsent: deque[str] = deque()
         self._unsent_size = 0
         self._stirred = asyncio.Event()
@@ -116,17 +119,25 @@ class Link:
         return Seat(self.name, self.connection, self.team, queues, capacity, free)
 
     def beat(self) -> Beat:
-        """Return the latest heartbeat as it is stored."""
-        return Beat(self.connection, self.report, datetime.now(UTC), self._trace_id)
+        """Return the latest heartbeat as it is stored, with the lines of log that came since the last one."""
+        lines = tuple(self._lines)
+        self._lines.clear()
+        return Beat(self.connection, self.report, datetime.now(UTC), self._trace_id, lines)
+
+    def not_stored(self, beat: Beat) -> None:
+        """Have the lines of a heartbeat that could not be stored go with the next one."""
+        self._lines = deque([*beat.lines, *self._lines], maxlen=worker_log.KEPT)
 
     def hear(self, heartbeat: Heartbeat) -> bool:
         """Take in a heartbeat and answer it from memory; return whether it holds news."""
         before = self.report
         self.seq = heartbeat.seq
         self._note(heartbeat)
+        self._lines.extend(heartbeat.logged)
         news = before.state is not heartbeat.state or before.jobs_active != heartbeat.jobs_active
         self.told.state = settle(self.told.state, heartbeat.state)
-        if self.told.state not in IN_MAINTENANCE:
+        held = self.told.state in STOPPING and self.told.maintenance_origin == "admin"
+        if self.told.state not in IN_MAINTENANCE and not held:
             self.told.maintenance_comments = self.told.maintenance_origin = None
         self._seated = False
         self.told.last_update = datetime.now(UTC)

@@ -102,10 +102,13 @@ class Pulse:
             except DatabaseFailure as failure:
                 log.warning("%d heartbeats wait for the database: %s", len(links), failure.orig)
                 self._unwritten = links | self._unwritten
+                for name, link in links.items():
+                    link.not_stored(beats[name])
                 self._record(traced, dict.fromkeys(links, type(failure).__name__))
                 return
             for name in recorded.not_written:
                 links[name].traced = traced.pop(name) + links[name].traced
+                links[name].not_stored(beats[name])
             self._unwritten = {name: links[name] for name in recorded.not_written} | self._unwritten
             written = {name: link for name, link in links.items() if name not in recorded.not_written}
             self._record(traced, self._heed(written, recorded.rows, seqs))

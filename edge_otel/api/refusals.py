@@ -9,9 +9,9 @@ from uuid import uuid4
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from edge_otel.errors import BadInput, CollectorAway, EdgeError, Forbidden, LogGap, TooBusy
 from edge_otel.models.database import DatabaseFailure, explain
@@ -33,6 +33,20 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 """Error answers, for the OpenAPI document."""
+
+UI_RESPONSES: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorBody, "description": text}
+    for code, text in {
+        401: "Not logged in to Airflow",
+        403: "The user's role does not allow this, or the request came from another site",
+        404: "No such worker or token",
+        409: "The token has ended",
+        413: "Too large",
+        422: "Malformed",
+        503: "The database is not migrated, or not reachable",
+    }.items()
+}
+"""The same, of the fleet page."""
 
 
 def respond(error: EdgeError, request: HTTPConnection) -> JSONResponse:
@@ -72,9 +86,25 @@ def cursor_range(cursor: int) -> str:
 def malformed(what: str, problems: Sequence[Mapping[str, Any]]) -> BadInput:
     """Return the error that says what pydantic found wrong with a request or a message."""
     # Neither input nor context: they may hold what must not be repeated, or what is no JSON.
-    errors = [{k: e[k] for k in ("type", "loc", "msg") if k in e} for e in problems[:20]]
+    errors = [
+        {
+            "type": e["type"],
+            "loc": [p if isinstance(p, int) else _plain(p) for p in e["loc"]],
+            "msg": _plain(e["msg"].removeprefix("Value error, ")),
+        }
+        for e in problems[:20]
+    ]
     where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors[:3])
     return BadInput(f"The {what} is malformed. {where}", errors=errors)
+
+
+_MAX_QUOTED = 200
+"""Characters of what the caller has sent that are said back: names of unknown fields, mostly."""
+
+
+def _plain(text: str) -> str:
+    """Return a text that fits into an answer and into one line of the log."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text[:_MAX_QUOTED])
 
 
 def install(app: FastAPI) -> None:
@@ -100,6 +130,12 @@ def install(app: FastAPI) -> None:
         answer = respond(named(str(error.detail)), request)
         answer.headers.update(error.headers or {})
         return answer
+
+    @app.exception_handler(ClientDisconnect)
+    def _gone(request: Request, _: ClientDisconnect) -> Response:
+        # Nobody hears the answer; a broken link is no fault of this server.
+        log.debug("%s %s: the client went away within its request", request.method, request.url.path)
+        return Response(status_code=400)
 
     @app.exception_handler(DatabaseFailure)
     def _database(request: Request, error: DatabaseFailure) -> JSONResponse:

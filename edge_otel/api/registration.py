@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import datetime
 
@@ -19,6 +20,8 @@ from edge_otel.settings import Settings, airflow_configuration
 from edge_otel.state import WorkerState
 from edge_otel.telemetry import central, counters
 from edge_otel.wire import SystemFacts, WorkerReply, WorkerReport, WorkerSettings
+
+log = logging.getLogger(__name__)
 
 
 def register(
@@ -40,6 +43,7 @@ def register(
     team = caller.team_for(report.team_name)
     match = check_versions(report.sysinfo, settings, edge3=report.session is None)
     interval = heartbeat_interval or settings.heartbeat_interval
+    before = workers.session_of(session, name)
     worker = workers.register(
         session,
         name,
@@ -54,8 +58,12 @@ def register(
     # Another server may hold an older channel of this worker.
     announce_worker(session, name)
     if report.jobs is not None:
-        for queue in upkeep.return_offers_of(session, name, [(str(job.id), job.claim) for job in report.jobs], now):
+        known = {(str(job.id), job.claim) for job in report.jobs}
+        for queue in upkeep.return_offers_of(session, name, known, now):
             counters.JOBS_REQUEUED.labels(queue, "registered").inc()
+        # A daemon that connects again has all that it ran, also what it took after these words of its were written.
+        for job in upkeep.lose_forgotten(session, name, known, now) if report.session != before else ():
+            log.warning("Job %s is lost: worker %s came back without it.", job.id, name)
     return reply(worker, match, told(settings, interval, now), now)
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, Request
 from edge_otel.api import registration
 from edge_otel.api.auth import Caller
 from edge_otel.api.refusals import RESPONSES
-from edge_otel.models import workers
+from edge_otel.models import wishes, workers
 from edge_otel.models.session import new_session
 from edge_otel.settings import Settings
 from edge_otel.telemetry import central_spans, context, counters
@@ -83,4 +83,6 @@ def update_queues(worker_name: WorkerName, change: QueuesChange, caller: Caller)
     with new_session() as session:
         known = workers.get(session, worker_name)
         caller.require_scope(known.team, known.queues)
-        workers.change_queues(session, worker_name, change.new_queues or (), change.remove_queues or ())
+        wishes.change_queues(
+            session, worker_name, change.new_queues or (), change.remove_queues or (), datetime.now(UTC), by=None
+        )

@@ -6,10 +6,10 @@ from typing import Any
 
 from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg, GroupCommand, lazy_load_command
 
+from edge_otel.cli.edge3_names import ALSO_OF_WORKER, EDGE3_COMMANDS
+from edge_otel.cli.fleet_commands import FLEET_COMMANDS
+
 _ARG_TOKEN_ID = Arg(("token_id",), help="The token's public id: the part between `ewt_` and the dot")
-_ARG_WORKER = Arg(("worker",), help="Name of the worker")
-_ARG_COMMENT = Arg(("-c", "--comment"), help="Why; shown beside the worker")
-_ARG_QUEUES = Arg(("-q", "--queues"), help="Names, separated by commas")
 
 _TOKEN = (
     ActionCommand(
@@ -48,45 +48,6 @@ _TOKEN = (
     ),
 )
 
-_WORKERS = (
-    ActionCommand(
-        name="list",
-        help="List the workers",
-        func=lazy_load_command("edge_otel.cli.workers.list_"),
-        args=(ARG_OUTPUT,),
-    ),
-    ActionCommand(
-        name="maintenance",
-        help="Let a worker finish its jobs and take no more, or end that",
-        func=lazy_load_command("edge_otel.cli.workers.maintenance"),
-        args=(Arg(("switch",), choices=("on", "off"), help="on or off"), _ARG_WORKER, _ARG_COMMENT),
-    ),
-    ActionCommand(
-        name="shutdown",
-        help="Ask a worker to finish its jobs and stop",
-        func=lazy_load_command("edge_otel.cli.workers.shutdown"),
-        args=(_ARG_WORKER,),
-    ),
-    ActionCommand(
-        name="queues",
-        help="Add queues to a connected worker, or remove them",
-        func=lazy_load_command("edge_otel.cli.workers.queues"),
-        args=(Arg(("change",), choices=("add", "remove"), help="add or remove"), _ARG_WORKER, _ARG_QUEUES),
-    ),
-    ActionCommand(
-        name="concurrency",
-        help="Set the number of slots of a connected worker",
-        func=lazy_load_command("edge_otel.cli.workers.concurrency"),
-        args=(_ARG_WORKER, Arg(("slots",), type=int, help="Number of slots")),
-    ),
-    ActionCommand(
-        name="remove",
-        help="Forget a worker that is gone",
-        func=lazy_load_command("edge_otel.cli.workers.remove"),
-        args=(_ARG_WORKER,),
-    ),
-)
-
 _WORKER = ActionCommand(
     name="worker",
     help="Run an edge worker configured by the section `edge`; what follows `--` goes to `edge-worker start`",
@@ -95,7 +56,8 @@ _WORKER = ActionCommand(
         Arg(("-q", "--queues"), help="Queues to serve, separated by commas; all that the token allows if not given"),
         Arg(("-c", "--concurrency"), type=int, help="Slots; the option worker_concurrency if not given"),
         Arg(("-H", "--edge-hostname"), help="Name of the worker; the host's name if not given"),
-        Arg(("--team-name",), help="Team that the worker belongs to"),
+        Arg(("-t", "--team-name"), help="Team that the worker belongs to"),
+        *ALSO_OF_WORKER,
         Arg(("options",), nargs="*", help="Further options of `edge-worker start`"),
     ),
 )
@@ -122,7 +84,8 @@ def get_cli_commands() -> list[Any]:
             help="Edge workers, their tokens and their API",
             subcommands=(
                 GroupCommand(name="token", help="Tokens of edge workers", subcommands=_TOKEN),
-                GroupCommand(name="workers", help="Edge workers, as the central site knows them", subcommands=_WORKERS),
+                *FLEET_COMMANDS,
+                *EDGE3_COMMANDS,
                 _WORKER,
                 _API,
             ),

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import getpass
+import os
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from functools import wraps
+from io import TextIOWrapper
+from pathlib import Path
 from typing import NoReturn
 
 from airflow.utils.cli import action_cli
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
+from edge_otel.cli.output import flush, inert, silence
 from edge_otel.errors import EdgeError
 from edge_otel.models.database import DatabaseFailure, explain
+from edge_otel.models.session import new_session
 
 Command = Callable[[Namespace], None]
 
@@ -25,19 +31,48 @@ def edge_command(work: Command) -> Command:
 
     @wraps(work)
     def command(args: Namespace) -> None:
+        if sys.stderr is None:
+            # It was closed: what is printed there would go to the output.
+            sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+        if isinstance(sys.stdout, TextIOWrapper):
+            # Whatever a site writes, and whatever this terminal knows.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
+            _check_text(args)
+            _reach_database()
             logged(args)
+            flush()
+        except BrokenPipeError:
+            silence()
         except EdgeError as error:
             fail(str(error))
         except DatabaseFailure as error:
             fail(str(explain(error)))
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
 
     return command
 
 
+def _check_text(args: Namespace) -> None:
+    for name, value in vars(args).items():
+        for text in value if isinstance(value, list) else [value]:
+            try:
+                str(text).encode()
+            except UnicodeEncodeError:
+                fail(f"{name} {text!r}: this is not UTF-8")
+
+
+def _reach_database() -> None:
+    # Without one, Airflow's wrapper would say at length that it cannot record the call.
+    with new_session() as session:
+        session.connection()
+
+
 def fail(text: str) -> NoReturn:
-    """End the command with an error."""
-    raise SystemExit(f"Error: {text}")
+    """End the command with an error, in one line."""
+    flush()
+    raise SystemExit(f"Error: {inert(text)}")
 
 
 def user() -> str:

@@ -1,95 +1,105 @@
-"""``airflow edge workers``: see the workers, and ask things of them."""
+"""``airflow edge workers list`` and ``show``."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from datetime import UTC, datetime
 
-from airflow.cli.simple_table import AirflowConsole
-
-from edge_otel.cli.command import comma_separated, edge_command, fail, user
-from edge_otel.models import workers
+from edge_otel.cli.command import edge_command, fail
+from edge_otel.cli.jobs import job_columns
+from edge_otel.cli.output import ago, print_data, print_facts, print_rows, print_table, said, span
+from edge_otel.cli.selecting import selected
+from edge_otel.models import fleet_view
 from edge_otel.models.session import new_session
-from edge_otel.wire import SystemFacts, stopped_after
+from edge_otel.views import EventRow, LogLine, WorkerDetail, WorkerRow
 
 
 @edge_command
 def list_(args: Namespace) -> None:
-    """Print all workers."""
+    """Print the workers that are meant; all, where nothing is said."""
+    missing = _list(args)
+    if missing:
+        fail(f"None of those workers has this name: {', '.join(missing)}")
+
+
+@edge_command
+def list_by_pattern(args: Namespace) -> None:
+    """Print the workers that match, as edge3 does: that there is none is no error, also of a pattern without signs."""
+    _list(args)
+
+
+def _list(args: Namespace) -> list[str]:
+    """Print the workers that are meant, and return the names that none of them has."""
+    now, selection = datetime.now(UTC), selected(args)
+    with new_session() as session:
+        names = [found.name for found in fleet_view.select_workers(session, selection)]
+        rows = fleet_view.rows(session, names, now)
+    print_rows(rows, lambda row: {"worker": row.name, **_columns(row, now)}, args.output)
+    return sorted(selection.exact_names.difference(names))
+
+
+@edge_command
+def show(args: Namespace) -> None:
+    """Print all that is known of one worker."""
     now = datetime.now(UTC)
     with new_session() as session:
-        rows = [
-            {
-                "worker": worker.name,
-                "state": worker.state,
-                "team": worker.team or "",
-                "queues": ",".join(worker.queues) if worker.queues is not None else "",
-                "jobs": str(worker.jobs_active),
-                "slots": str(worker.slots if worker.slots_wanted is None else worker.slots_wanted),
-                "heartbeat": f"{(now - worker.last_heartbeat).total_seconds():.0f} s ago",
-                "when cut off": _policy(worker.sysinfo),
-                "maintenance": ": ".join(filter(None, (worker.maintenance_origin, worker.maintenance_comment))),
-            }
-            for worker in workers.every(session)
-        ]
-        AirflowConsole().print_as(data=rows, output=args.output)
+        detail = fleet_view.detail(session, args.worker, now, actions=args.actions)
+    if args.output in ("json", "yaml"):
+        print_data(detail.model_dump(mode="json"), args.output)
+        return
+    print_facts({"worker": detail.worker.name} | _columns(detail.worker, now) | _further(detail))
+    for title, rows in (
+        ("HISTORY, the newest first", [_event(event) for event in detail.events]),
+        ("JOBS that it has, and had", [job_columns(job, now) for job in detail.jobs]),
+        ("LOG of the daemon", [_line(line) for line in detail.log]),
+    ):
+        print(f"\n{title}")  # noqa: T201
+        print_table(rows, args.output)
 
 
-@edge_command
-def maintenance(args: Namespace) -> None:
-    """Begin or end a worker's maintenance."""
-    now = datetime.now(UTC)
-    with new_session() as session:
-        if args.switch == "on":
-            if args.comment and len(args.comment) > 1024:
-                fail("--comment: at most 1024 characters")
-            workers.request_maintenance(session, args.worker, args.comment, now, by=user())
-        else:
-            workers.end_maintenance(session, args.worker, now, by=user())
-        print(f"{args.worker}: {workers.get(session, args.worker).state}")  # noqa: T201
+def _columns(row: WorkerRow, now: datetime) -> dict[str, str]:
+    stopped = row.jobs_stopped_after
+    return {
+        "state": row.state,
+        "since": f"{ago(row.state_since, now)} ({row.state_cause})",
+        "heartbeat": ago(row.last_heartbeat, now) + (", late" if row.late else ""),
+        "team": said(row.team),
+        "queues": "all" if row.queues is None else ",".join(row.queues) or "none",
+        "slots": f"{row.slots_used}/{'?' if row.slots is None else row.slots}",
+        "jobs": str(row.jobs),
+        "health": said(row.health),
+        "versions": f"{row.edge_version}, Airflow {row.airflow_version}",
+        "when cut off": "keeps jobs" if stopped is None else f"jobs stopped in {stopped:g} s",
+        "maintenance": ": ".join(filter(None, (row.maintenance_origin, row.maintenance_comment))),
+    }
 
 
-@edge_command
-def shutdown(args: Namespace) -> None:
-    """Ask a worker to stop."""
-    with new_session() as session:
-        workers.request_shutdown(session, args.worker, datetime.now(UTC), by=user())
-        print(f"{args.worker}: {workers.get(session, args.worker).state}")  # noqa: T201
+def _further(detail: WorkerDetail) -> dict[str, str]:
+    row = detail.worker
+    known = {
+        "transport": row.transport,
+        "first online": f"{row.first_online:%Y-%m-%d %H:%M:%S} UTC",
+        "heartbeat interval": span(row.heartbeat_interval),
+        "token": said(detail.token_id),
+    }
+    return known | {f"fact: {name}": said(value) for name, value in sorted(detail.facts.items())}
 
 
-@edge_command
-def queues(args: Namespace) -> None:
-    """Change a worker's queues."""
-    names = comma_separated(args.queues, "--queues")
-    if names is None:
-        fail("--queues is missing: name the queues")
-    with new_session() as session:
-        add, drop = (names, []) if args.change == "add" else ([], names)
-        now_served = workers.change_queues(session, args.worker, add, drop)
-        print(f"{args.worker}: {'all queues' if now_served is None else ','.join(now_served) or 'no queue'}")  # noqa: T201
+def _event(event: EventRow) -> dict[str, str]:
+    return {
+        "at (UTC)": f"{event.at:%Y-%m-%d %H:%M:%S}",
+        "from": said(event.from_state),
+        "to": event.to_state,
+        "cause": event.cause,
+        "detail": said(event.detail),
+        "trace": said(event.trace_id),
+    }
 
 
-@edge_command
-def concurrency(args: Namespace) -> None:
-    """Set a worker's slots."""
-    if not 0 < args.slots <= 100_000:
-        fail(
-            f"{args.slots}: the number of slots is from 1 to 100000; to stop a worker from taking jobs, use maintenance"
-        )
-    with new_session() as session:
-        workers.set_concurrency(session, args.worker, args.slots)
-        print(f"{args.worker}: {args.slots} slots")  # noqa: T201
-
-
-@edge_command
-def remove(args: Namespace) -> None:
-    """Forget a worker."""
-    with new_session() as session:
-        workers.remove(session, args.worker)
-        print(f"{args.worker}: removed")  # noqa: T201
-
-
-def _policy(sysinfo: SystemFacts) -> str:
-    """Return what becomes of a worker's jobs when it reaches no server, for people."""
-    silence = stopped_after(sysinfo)
-    return "keeps jobs" if silence is None else f"jobs stopped in {silence.total_seconds():g} s"
+def _line(line: LogLine) -> dict[str, str]:
+    return {
+        "at (UTC)": f"{line.at:%Y-%m-%d %H:%M:%S}",
+        "level": line.level,
+        "logger": line.logger,
+        "text": line.text,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -11,12 +11,13 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
-from edge_otel.models import tokens, workers
+from edge_otel.load_history import due
+from edge_otel.models import tokens, worker_log, workers
 from edge_otel.models.jobs import batches
 from edge_otel.models.session import prepare_lock
 from edge_otel.models.tables import Job, Token, Worker
 from edge_otel.state import JobState
-from edge_otel.wire import WorkerReport
+from edge_otel.wire import LogLine, WorkerReport
 
 _BEAT = ("state", "jobs_active", "sysinfo", "slots", "heartbeat_interval", "last_heartbeat")
 """Written for each heartbeat, changed or not: updates of the same columns go to the database together."""
@@ -60,6 +61,8 @@ class Beat:
     report: WorkerReport
     at: datetime
     trace_id: str | None
+    lines: Sequence[tuple[str, LogLine]] = ()
+    """Of the worker's log, each with its source: of this heartbeat, and of those before it that were not written."""
 
 
 def stored(session: Session, names: Collection[str]) -> dict[str, Stored]:
@@ -94,14 +97,20 @@ def record_beats(session: Session, beats: Mapping[str, Beat]) -> Recorded:
     for batch in batches(beats):
         prepare_lock(session, Worker)
         query = select(Worker).where(Worker.name.in_(batch)).with_for_update(skip_locked=True)
+        together: dict[tuple[str, ...], list[Worker]] = {}
         for worker in session.scalars(query.execution_options(populate_existing=True)):
             beat = beats[worker.name]
             not_written.remove(worker.name)
             if worker.connection == beat.connection:
+                together.setdefault(_columns(worker, beat), []).append(worker)
+        for columns, some in together.items():
+            for worker in some:
+                beat = beats[worker.name]
                 workers.record_heartbeat(session, worker, beat.report, beat.at, trace_id=beat.trace_id)
-                for name in _BEAT:
+                worker_log.append(session, worker, beat.lines)
+                for name in columns:
                     flag_modified(worker, name)
-        session.flush()
+            session.flush()
     rows = stored(session, beats)
     running = [
         Running(name, str(job.id), job.claim)
@@ -110,6 +119,12 @@ def record_beats(session: Session, beats: Mapping[str, Beat]) -> Recorded:
         if job.slots
     ]
     return Recorded(rows, not_written & rows.keys(), not_held(session, running))
+
+
+def _columns(worker: Worker, beat: Beat) -> tuple[str, ...]:
+    """Return what is written for a heartbeat: most have no line of log, and no sample of the load is due."""
+    sampled = ("load_history",) if due(worker.load_history, beat.at) else ()
+    return _BEAT + sampled + (("log_end",) if beat.lines else ())
 
 
 def record_token_uses(session: Session, names: Collection[str], now: datetime) -> None:

@@ -48,6 +48,9 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(Name, primary_key=True)
     state: Mapped[str] = mapped_column(String(20))
+    state_since: Mapped[datetime]
+    state_cause: Mapped[str] = mapped_column(String(256))
+    """As of the event."""
     team: Mapped[str | None] = mapped_column(Team)
     queues: Mapped[list[str] | None]
     """None takes jobs of every queue."""
@@ -57,6 +60,8 @@ class Worker(Base):
     """Concurrency as an administrator set it; None leaves the worker its own."""
     jobs_active: Mapped[int] = mapped_column(Integer, default=0)
     sysinfo: Mapped[dict[str, Any]]
+    load_history: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """CPU and memory over the last hour, as of ``edge_otel.load_history``; empty where it never told them."""
     maintenance_comment: Mapped[str | None] = mapped_column(String(1024))
     maintenance_origin: Mapped[str | None] = mapped_column(String(10))
     """admin, local or automatic."""
@@ -66,6 +71,8 @@ class Worker(Base):
     """Random per daemon start; None for edge3 workers."""
     connection: Mapped[str | None] = mapped_column(Id)
     """Random per channel: the one that counts, of those that were opened; None for a worker that polls."""
+    log_end: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """Of the last line of its log that is stored: ``source``, ``number`` and ``upto``; empty before the first."""
     heartbeat_interval: Mapped[float]
     """Seconds, as the worker was told."""
     first_online: Mapped[datetime]
@@ -75,7 +82,7 @@ class Worker(Base):
 
 
 class WorkerEvent(Base):
-    """One change of a worker's stored state."""
+    """One change of a worker's stored state, or of what an administrator wants of it."""
 
     __tablename__ = "edge_otel_worker_event"
 
@@ -85,13 +92,35 @@ class WorkerEvent(Base):
     to_state: Mapped[str] = mapped_column(String(20))
     at: Mapped[datetime]
     cause: Mapped[str] = mapped_column(String(256))
-    """heartbeat, registered, expired, or admin:<user>."""
+    """heartbeat, registered, expired, worker, or admin:<user>."""
+    detail: Mapped[str | None] = mapped_column(String(1280))
+    """What an administrator did, in words."""
     trace_id: Mapped[str | None] = mapped_column(String(32))
 
     __table_args__ = (
         Index("edge_otel_worker_event_of", "worker", "at"),
         Index("edge_otel_worker_event_at", "at"),
     )
+
+
+class WorkerLog(Base):
+    """One of the last lines of a worker's own log."""
+
+    __tablename__ = "edge_otel_worker_log"
+
+    worker: Mapped[str] = mapped_column(Name, primary_key=True)
+    upto: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """What this line and all before it count for: by it they are in order, and the oldest go."""
+    source: Mapped[str] = mapped_column(Id)
+    """Random per process of the daemon."""
+    number: Mapped[int] = mapped_column(BigInteger)
+    """Of the line, from its source; where one is missing, a line was dropped on the way."""
+    at: Mapped[datetime]
+    """By the worker's clock."""
+    level: Mapped[int] = mapped_column(SmallInteger)
+    """As of ``logging``."""
+    logger: Mapped[str] = mapped_column(String(64))
+    text: Mapped[str] = mapped_column(Text)
 
 
 class Job(Base):

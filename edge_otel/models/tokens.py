@@ -7,7 +7,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
 from sqlalchemy import ColumnElement, or_, select, update
@@ -16,8 +16,13 @@ from sqlalchemy.orm import Session
 from edge_otel.errors import TokenEnded, TokenNotFound
 from edge_otel.models.tables import Token, Worker
 from edge_otel.models.wakeup import announce_worker
+from edge_otel.views import TokenRow
 
 _FORMAT = re.compile(r"^ewt_([0-9a-f]{16})\.([A-Za-z0-9_-]{43})\Z")
+WORKER_PATTERN = r"^[A-Za-z0-9*?\[][A-Za-z0-9_.@:*?\[\]!-]{0,63}$"
+"""Of the worker name or glob that a token is for."""
+_MYSQL_END = datetime(2038, 1, 1, tzinfo=UTC)
+"""Its timestamps go little further."""
 _LAST_USE_RESOLUTION = timedelta(minutes=1)
 
 
@@ -33,6 +38,9 @@ def create(
 ) -> tuple[Token, str]:
     """Return a new token's row and its text, which can never be had again."""
     secret = secrets.token_urlsafe(32)
+    ends = now + lifetime
+    if session.get_bind().dialect.name == "mysql":
+        ends = min(ends, _MYSQL_END)
     token = Token(
         id=secrets.token_hex(8),
         secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
@@ -40,8 +48,8 @@ def create(
         queues=queues,
         team=team,
         created_at=now,
-        created_by=by,
-        expires_at=now + lifetime,
+        created_by=by and by[:256],
+        expires_at=ends,
     )
     session.add(token)
     return token, f"ewt_{token.id}.{secret}"
@@ -90,9 +98,17 @@ def every(session: Session) -> Sequence[Token]:
     return session.scalars(select(Token).order_by(Token.created_at, Token.id)).all()
 
 
+def shown(token: Token, now: datetime) -> TokenRow:
+    """Return a token as people see it."""
+    ended = "revoked" if token.revoked_at is not None else "expired"
+    state = "valid" if token.revoked_at is None and token.expires_at > now else ended
+    known = {name: getattr(token, name) for name in TokenRow.model_fields if name != "state"}
+    return TokenRow(state=state, **known)
+
+
 def revoke(session: Session, token_id: str, now: datetime) -> Token:
     """Make a token worthless from now on."""
-    token = _existing(session, token_id)
+    token = get(session, token_id)
     token.revoked_at = token.revoked_at or now
     _announce_holders(session, token_id)
     return token
@@ -100,7 +116,7 @@ def revoke(session: Session, token_id: str, now: datetime) -> Token:
 
 def rotate(session: Session, token_id: str, *, overlap: timedelta, now: datetime, by: str | None) -> tuple[Token, str]:
     """Return a token with the same scope and lifetime that takes over; the old one ends after ``overlap``."""
-    old = _existing(session, token_id)
+    old = get(session, token_id)
     if old.revoked_at is not None or old.expires_at <= now:
         raise TokenEnded
     new, text = create(
@@ -108,7 +124,7 @@ def rotate(session: Session, token_id: str, *, overlap: timedelta, now: datetime
         worker=old.worker,
         queues=old.queues,
         team=old.team,
-        lifetime=old.expires_at - old.created_at,
+        lifetime=_lifetime(session, old),
         now=now,
         by=by,
     )
@@ -118,13 +134,26 @@ def rotate(session: Session, token_id: str, *, overlap: timedelta, now: datetime
     return new, text
 
 
+def _lifetime(session: Session, token: Token) -> timedelta:
+    """Return how long a token was made for. Rotation cuts it short; the last of those that took over has it still."""
+    while token.rotated_to is not None and (successor := session.get(Token, token.rotated_to)) is not None:
+        token = successor
+    return token.expires_at - token.created_at
+
+
 def _announce_holders(session: Session, token_id: str) -> None:
     for worker in session.scalars(select(Worker.name).where(Worker.token_id == token_id)):
         announce_worker(session, worker)
 
 
-def _existing(session: Session, token_id: str) -> Token:
+def get(session: Session, token_id: str) -> Token:
+    """Return the token, or raise TokenNotFound."""
     token = session.get(Token, token_id)
     if token is None:
-        raise TokenNotFound(f"No token has the id {token_id!r}. `airflow edge token list` shows those that exist.")
+        raise unknown(token_id)
     return token
+
+
+def unknown(token_id: str) -> TokenNotFound:
+    """Return the error that says that there is no such token."""
+    return TokenNotFound(f"No token has the id {token_id!r}. `airflow edge token list` shows those that exist.")

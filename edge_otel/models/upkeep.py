@@ -33,6 +33,7 @@ class UnreportedJob(NamedTuple):
     claim: int
     changed_at: datetime
     worker_state: str | None
+    state_since: datetime | None
     last_heartbeat: datetime | None
     sysinfo: dict[str, Any] | None
 
@@ -40,7 +41,8 @@ class UnreportedJob(NamedTuple):
         """Return the job with what Airflow says of its task."""
         gone = self.worker_state is None or WorkerState(self.worker_state) in GONE
         promise = stopped_after(self.sysinfo or {})
-        return RunningJob(self.changed_at, self.kind == "task", gone, state, ended_at, self.last_heartbeat, promise)
+        times = ended_at, self.last_heartbeat, self.state_since if gone else None
+        return RunningJob(self.changed_at, self.kind == "task", gone, state, *times, promise)
 
 
 class SettledJob(NamedTuple):
@@ -99,8 +101,9 @@ def _unlocked(session: Session, *which: ColumnElement[bool]) -> list[str]:
 
 def running_unreported(session: Session, team: str | None, quiet_since: datetime) -> list[UnreportedJob]:
     """Return the running jobs whose worker is gone, or that did not change since ``quiet_since``."""
+    of_worker = Worker.state, Worker.state_since, Worker.last_heartbeat, Worker.sysinfo
     query = (
-        select(Job.id, Job.kind, Job.claim, Job.changed_at, Worker.state, Worker.last_heartbeat, Worker.sysinfo)
+        select(Job.id, Job.kind, Job.claim, Job.changed_at, *of_worker)
         .outerjoin(Worker, Worker.name == Job.worker)
         .where(
             Job.state == JobState.RUNNING,
@@ -122,6 +125,18 @@ def settle(session: Session, job_id: str, claim: int, state: JobState, error: st
     session.execute(ended.execution_options(synchronize_session=False))
     _announce_holder(session, job_id)
     return SettledJob(*found)
+
+
+def lose_forgotten(
+    session: Session, worker: str, known: Collection[tuple[str, int]], now: datetime
+) -> list[SettledJob]:
+    """End the worker's running callbacks and connection tests but for those (id, claim) that it still knows, and return
+    them: nobody else would tell of their end, as Airflow does of a task's."""
+    running = select(Job.id, Job.claim).where(Job.state == JobState.RUNNING, Job.worker == worker, Job.kind != "task")
+    forgotten = {(job_id, claim) for job_id, claim in session.execute(running)} - set(known)
+    why = f"The edge worker {worker} came back without this job: its folder was lost, or another daemon has the name."
+    lost = [settle(session, job_id, claim, JobState.LOST, why, now) for job_id, claim in sorted(forgotten)]
+    return [job for job in lost if job is not None]
 
 
 def withdraw(session: Session, job_id: str, now: datetime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from airflow import settings
@@ -41,6 +42,9 @@ class Listener:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        # A file of our own: when the connection breaks, the driver closes its own, whose number may be another file's
+        # by the time that the event loop is told to watch it no more.
+        self._file = os.dup(connection.fileno())
 
     @classmethod
     def open(cls) -> Listener | None:
@@ -62,8 +66,7 @@ class Listener:
 
     def fileno(self) -> int:
         """Return what becomes readable when there is something to hear."""
-        number: int = self._connection.fileno()
-        return number
+        return self._file
 
     def drain(self) -> list[str]:
         """Return what was told since the last time, without waiting."""
@@ -78,3 +81,4 @@ class Listener:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+        os.close(self._file)

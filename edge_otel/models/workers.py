@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,22 +10,21 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from edge_otel.errors import (
-    BadInput,
     NameTaken,
-    QueueNotAllowed,
     SessionReplaced,
-    WorkerActive,
-    WorkerGone,
     WorkerNotFound,
 )
+from edge_otel.load_history import extended
+from edge_otel.models import worker_log
 from edge_otel.models.session import insert_missing, prepare_lock
 from edge_otel.models.tables import Token, Worker, WorkerEvent
-from edge_otel.models.wakeup import announce_worker
 from edge_otel.reconcile import SILENT_INTERVALS, silent_since
-from edge_otel.state import GONE, IN_MAINTENANCE, WorkerState, expire, settle
-from edge_otel.wire import MAX_QUEUES, WorkerReport
+from edge_otel.state import GONE, IN_MAINTENANCE, STOPPING, WorkerState, expire, settle
+from edge_otel.wire import WorkerReport
 
 EVENT_PURGE_LIMIT = 1000
+MAX_DETAIL = 1280
+"""Characters: a comment, and what is said of it."""
 
 
 def register(
@@ -58,10 +57,8 @@ def register(
     worker.team = team
     worker.token_id, worker.session, worker.connection = token_id, report.session, connection
     worker.heartbeat_interval = heartbeat_interval
-    if before is WorkerState.OFFLINE_MAINTENANCE and worker.maintenance_origin == "admin":
-        # It was lost before it obeyed; or it ended by itself what it had no say in.
-        before = WorkerState.MAINTENANCE_REQUEST
     _apply(session, worker, before, report, now, cause="registered", trace_id=trace_id)
+    worker_log.append(session, worker, report.logged)
     return worker
 
 
@@ -72,12 +69,14 @@ def _locked_or_new(session: Session, name: str, now: datetime, heartbeat_interva
         "sysinfo": {},
         "heartbeat_interval": heartbeat_interval,
         "first_online": now,
+        "state_since": now,
+        "state_cause": "registered",
         "last_heartbeat": now,
     }
     while True:
         # Before the lock: on MySQL, a lock on a row that is missing lets two inserts wait for each other.
         insert_missing(session, Worker, name=name, **blank)
-        worker = _locked(session, name)
+        worker = locked(session, name)
         if worker is not None:
             return worker
 
@@ -94,13 +93,14 @@ def heartbeat(
     session: Session, name: str, report: WorkerReport, now: datetime, *, token_id: str | None, trace_id: str | None
 ) -> Worker:
     """Store what a worker reports of itself, merged with what administrators asked for."""
-    worker = _locked(session, name)
+    worker = locked(session, name)
     if worker is None:
         raise WorkerNotFound(f"No worker {name!r} is registered. Start it again to register it.")
     if worker.session != report.session:
         raise SessionReplaced
     worker.token_id = token_id
     record_heartbeat(session, worker, report, now, trace_id=trace_id)
+    worker_log.append(session, worker, report.logged)
     return worker
 
 
@@ -122,25 +122,51 @@ def _apply(
     cause: str,
     trace_id: str | None,
 ) -> None:
-    after = settle(before or WorkerState.UNKNOWN, report.state)
+    theirs, ended = worker.maintenance_origin == "admin", _remembers_ended(worker, report)
+    stored = before or WorkerState.UNKNOWN
+    if ended and before in (WorkerState.OFFLINE, WorkerState.UNKNOWN):
+        stored = WorkerState.MAINTENANCE_EXIT
+    elif theirs and before is WorkerState.OFFLINE_MAINTENANCE and report.state not in GONE | STOPPING:
+        # It was lost before it obeyed; or it ended by itself what it had no say in.
+        stored = WorkerState.MAINTENANCE_REQUEST
+    after = settle(stored, report.state)
+    if theirs and after is WorkerState.OFFLINE and before in STOPPING | {WorkerState.OFFLINE_MAINTENANCE}:
+        # It has heard of the shutdown, and not of the maintenance; and may say so twice.
+        after = WorkerState.OFFLINE_MAINTENANCE
+    elif ended and after is WorkerState.OFFLINE_MAINTENANCE and before in STOPPING | {WorkerState.MAINTENANCE_EXIT}:
+        after = WorkerState.OFFLINE
     # A worker that still calls it automatic has not heard yet that an administrator has made it theirs.
     unheard = worker.maintenance_origin == "admin" and report.maintenance_origin == "automatic"
     if unheard and after in IN_MAINTENANCE and after not in GONE:
         after = WorkerState.MAINTENANCE_REQUEST
-    _change_state(session, worker, before, after, now, cause, trace_id)
-    if after not in IN_MAINTENANCE:
+    change_state(session, worker, before, after, now, cause, trace_id)
+    if after not in IN_MAINTENANCE and not (theirs and after in STOPPING):
         worker.maintenance_comment = worker.maintenance_origin = None
-    elif not unheard:
+    elif not (unheard or _echoes(worker, report)):
         changed = report.maintenance_comments and report.maintenance_comments != worker.maintenance_comment
         worker.maintenance_comment = report.maintenance_comments or worker.maintenance_comment
         if changed or report.maintenance_origin:
             worker.maintenance_origin = report.maintenance_origin or worker.maintenance_origin or "local"
     worker.jobs_active, worker.sysinfo = report.jobs_active, dict(report.sysinfo)
+    worker.load_history = extended(worker.load_history, report.sysinfo, now, worker.heartbeat_interval)
     worker.slots = report.slots
     worker.last_heartbeat = now
 
 
-def _change_state(
+def _remembers_ended(worker: Worker, report: WorkerReport) -> bool:
+    """Return whether a worker says that it is in an administrator's maintenance, and there is none (any more)."""
+    # Of that alone a daemon does not say whose it is.
+    said = report.session is not None and report.maintenance_origin is None and report.state in IN_MAINTENANCE
+    return said and worker.maintenance_origin is None
+
+
+def _echoes(worker: Worker, report: WorkerReport) -> bool:
+    """Return whether a report only says what an administrator has written, as its daemon heard it: there may be a newer
+    comment, which it has not heard yet. A worker of edge3 does not tell whose its comment is."""
+    return report.session is not None and worker.maintenance_origin == "admin" and report.maintenance_origin is None
+
+
+def change_state(
     session: Session,
     worker: Worker,
     before: WorkerState | None,
@@ -148,18 +174,32 @@ def _change_state(
     now: datetime,
     cause: str,
     trace_id: str | None = None,
+    detail: str | None = None,
 ) -> None:
+    """Store the state of a locked worker, and keep as an event what changed; ``detail``: what an administrator did."""
     worker.state = after
     if before is not after:
-        session.add(
-            WorkerEvent(
-                worker=worker.name, from_state=before, to_state=after, at=now, cause=cause[:256], trace_id=trace_id
-            )
+        worker.state_since, worker.state_cause = now, cause[:256]
+    elif detail is None:
+        return
+    session.add(
+        WorkerEvent(
+            worker=worker.name,
+            from_state=before,
+            to_state=after,
+            at=now,
+            cause=cause[:256],
+            detail=detail[:MAX_DETAIL] if detail else None,
+            trace_id=trace_id,
         )
+    )
 
 
-def _locked(session: Session, name: str) -> Worker | None:
+def locked(session: Session, name: str) -> Worker | None:
+    """Return the worker, locked until the transaction ends."""
     prepare_lock(session, Worker)
+    # What this transaction has changed already would be read over: Airflow's sessions do not flush before a query.
+    session.flush()
     return session.scalar(
         select(Worker).where(Worker.name == name).with_for_update().execution_options(populate_existing=True)
     )
@@ -169,8 +209,18 @@ def get(session: Session, name: str) -> Worker:
     """Return the worker, or raise WorkerNotFound."""
     worker = session.get(Worker, name)
     if worker is None:
-        raise WorkerNotFound(f"No worker {name!r} is registered.")
+        raise unknown(name)
     return worker
+
+
+def session_of(session: Session, name: str) -> str | None:
+    """Return the session of the daemon that was the last to register under this name."""
+    return session.scalar(select(Worker.session).where(Worker.name == name))
+
+
+def unknown(name: str) -> WorkerNotFound:
+    """Return the error that says that there is no such worker."""
+    return WorkerNotFound(f"No worker {name!r} is registered.")
 
 
 def every(session: Session) -> Sequence[Worker]:
@@ -178,11 +228,14 @@ def every(session: Session) -> Sequence[Worker]:
     return session.scalars(select(Worker).order_by(Worker.name)).all()
 
 
-def events_of(session: Session, name: str, limit: int = 100) -> Sequence[WorkerEvent]:
-    """Return the worker's latest events, newest first."""
-    return session.scalars(
-        select(WorkerEvent).where(WorkerEvent.worker == name).order_by(WorkerEvent.id.desc()).limit(limit)
-    ).all()
+def events_of(session: Session, name: str, limit: int = 100, *, actions: bool = False) -> Sequence[WorkerEvent]:
+    """Return the worker's latest events, newest first; with ``actions`` only what people did to it."""
+    query = select(WorkerEvent).where(WorkerEvent.worker == name)
+    if actions:
+        query = query.where(WorkerEvent.detail.is_not(None))
+    # The index finds them by time: a busy worker has a hundred thousand. Who waited for the row took his time before.
+    found = session.scalars(query.order_by(WorkerEvent.at.desc(), WorkerEvent.id.desc()).limit(limit))
+    return sorted(found, key=lambda event: event.id, reverse=True)
 
 
 def expire_silent(session: Session, interval: float, now: datetime) -> list[str]:
@@ -198,78 +251,12 @@ def expire_silent(session: Session, interval: float, now: datetime) -> list[str]
     expired = [w for w in silent if w.last_heartbeat < silent_since(now, w.heartbeat_interval)]
     for worker in expired:
         before = WorkerState(worker.state)
-        _change_state(session, worker, before, expire(before), now, "expired")
+        # Who was to stop may be in maintenance, too.
+        after = WorkerState.OFFLINE_MAINTENANCE if worker.maintenance_origin else expire(before)
+        change_state(session, worker, before, after, now, "expired")
     # Airflow's sessions do not flush before a query, and the caller goes on to look for the jobs of these.
     session.flush()
     return [worker.name for worker in expired]
-
-
-def request_maintenance(session: Session, name: str, comment: str | None, now: datetime, *, by: str) -> None:
-    """Ask a worker to finish its jobs and take no more; one that is gone comes back in maintenance."""
-    worker, before = _existing(session, name)
-    automatic = worker.maintenance_origin == "automatic"
-    worker.maintenance_comment, worker.maintenance_origin = comment, "admin"
-    if before in GONE:
-        after = WorkerState.OFFLINE_MAINTENANCE
-    elif before in IN_MAINTENANCE and not automatic:
-        after = before
-    else:
-        after = WorkerState.MAINTENANCE_REQUEST
-    _change_state(session, worker, before, after, now, f"admin:{by}")
-    announce_worker(session, name)
-
-
-def end_maintenance(session: Session, name: str, now: datetime, *, by: str) -> None:
-    """End a worker's maintenance."""
-    worker, before = _existing(session, name)
-    if before not in IN_MAINTENANCE:
-        return
-    worker.maintenance_comment = worker.maintenance_origin = None
-    after = WorkerState.OFFLINE if before in GONE else WorkerState.MAINTENANCE_EXIT
-    _change_state(session, worker, before, after, now, f"admin:{by}")
-    announce_worker(session, name)
-
-
-def request_shutdown(session: Session, name: str, now: datetime, *, by: str) -> None:
-    """Ask a worker to drain and stop."""
-    worker, before = _connected(session, name)
-    _change_state(session, worker, before, WorkerState.SHUTDOWN_REQUEST, now, f"admin:{by}")
-    announce_worker(session, name)
-
-
-def set_concurrency(session: Session, name: str, slots: int) -> None:
-    """Set a connected worker's number of slots."""
-    worker, _ = _connected(session, name)
-    worker.slots_wanted = slots
-    announce_worker(session, name)
-
-
-def change_queues(session: Session, name: str, add: Iterable[str], drop: Iterable[str]) -> list[str] | None:
-    """Change a connected worker's queues and return them. A worker of all queues (None) that gets one has only that;
-    one that loses its last has none at all. Raise QueueNotAllowed for one that the worker's token does not allow."""
-    worker, _ = _connected(session, name)
-    add, drop = list(add), set(drop)
-    token = session.get(Token, worker.token_id) if worker.token_id else None
-    if token is not None and token.queues is not None and not set(add) <= set(token.queues):
-        raise QueueNotAllowed(
-            f"The token of worker {name!r} allows only the queues {', '.join(token.queues)}. Create another token."
-        )
-    if add or worker.queues is not None:
-        queues = [q for q in dict.fromkeys([*(worker.queues or []), *add]) if q not in drop]
-        if len(queues) > MAX_QUEUES:
-            raise BadInput(f"Worker {name!r} would have {len(queues)} queues; {MAX_QUEUES} are allowed.")
-        worker.queues = queues
-    announce_worker(session, name)
-    return worker.queues
-
-
-def remove(session: Session, name: str) -> None:
-    """Forget a worker that is gone, with its events."""
-    worker, state = _existing(session, name)
-    if state not in GONE:
-        raise WorkerActive(f"Worker {name!r} is in state {state.value!r}. Shut it down first.")
-    session.execute(delete(WorkerEvent).where(WorkerEvent.worker == name))
-    session.delete(worker)
 
 
 def purge_events(session: Session, before: datetime) -> int:
@@ -280,17 +267,3 @@ def purge_events(session: Session, before: datetime) -> int:
     if old:
         session.execute(delete(WorkerEvent).where(WorkerEvent.id.in_(old)))
     return len(old)
-
-
-def _existing(session: Session, name: str) -> tuple[Worker, WorkerState]:
-    worker = _locked(session, name)
-    if worker is None:
-        raise WorkerNotFound(f"No worker {name!r} is registered.")
-    return worker, WorkerState(worker.state)
-
-
-def _connected(session: Session, name: str) -> tuple[Worker, WorkerState]:
-    worker, state = _existing(session, name)
-    if state in GONE:
-        raise WorkerGone(f"Worker {name!r} is in state {state.value!r}: nobody is there to be told.")
-    return worker, state

@@ -10,7 +10,7 @@ facts is what the wire lets through, 64 for each worker.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -35,11 +35,12 @@ class Worker(NamedTuple):
     queues: list[str] | None
     slots: int | None
     slots_wanted: int | None
-    sysinfo: Mapping[str, Any]
     maintenance_origin: str | None
     connection: str | None
     heartbeat_interval: float
     last_heartbeat: datetime
+    sysinfo: Mapping[str, Any]
+    """The last, for whoever goes without: it is the longest."""
 
 
 class Jobs(NamedTuple):
@@ -151,33 +152,62 @@ def _of_facts(workers: Sequence[Worker]) -> Iterator[Family]:
     yield names.WORKER_FACT, list(facts.items())
 
 
-def _of_queues(snapshot: Snapshot) -> Iterator[Family]:
-    groups = {(group.queue, group.team, group.state): group for group in snapshot.jobs}
+class Queue(NamedTuple):
+    """A queue of one team: its jobs, and who serves it."""
+
+    queue: str
+    team: str | None
+    jobs: Mapping[str, int]
+    """By state; those without jobs are left out."""
+    oldest: datetime | None
+    """When the first of the queued jobs was queued."""
+    workers: int
+    """That serve it and take jobs, also beside other queues."""
+    slots: int
+    """Of those workers."""
+    slots_used: int
+    """Held by jobs of this queue."""
+
+
+def queues(snapshot: Snapshot) -> list[Queue]:
+    """Return the queues that have jobs, or that a worker names, in order."""
+    groups: dict[tuple[str, str | None], list[Jobs]] = defaultdict(list)
+    for group in snapshot.jobs:
+        groups[group.queue, group.team].append(group)
     takers: Counter[tuple[str | None, str | None]] = Counter()
     slots: Counter[tuple[str | None, str | None]] = Counter()
-    queues = {(group.queue, group.team) for group in snapshot.jobs}
     for worker in snapshot.workers:
-        queues.update((queue, worker.team) for queue in worker.queues or ())
+        for queue in worker.queues or ():
+            groups[queue, worker.team] += []
         heard = worker.last_heartbeat > silent_since(snapshot.at, worker.heartbeat_interval)
         # The scheduler, which makes it unknown, may be silent as well.
         if worker.state in TAKES_JOBS and heard:
             # None stands for every queue of the team.
-            for queue in {None} if worker.queues is None else set(worker.queues):
-                takers[queue, worker.team] += 1
-                slots[queue, worker.team] += _slots(worker)
-    known = sorted((queue, team or "", team) for queue, team in queues)
-    nothing = Jobs("", None, "", 0, 0, snapshot.at)
+            for served in {None} if worker.queues is None else set(worker.queues):
+                takers[served, worker.team] += 1
+                slots[served, worker.team] += _slots(worker)
+    return [
+        Queue(
+            queue,
+            team,
+            {group.state: group.jobs for group in jobs},
+            min((group.oldest for group in jobs if group.state == JobState.QUEUED), default=None),
+            takers[queue, team] + takers[None, team],
+            slots[queue, team] + slots[None, team],
+            sum(group.slots for group in jobs if group.state in HELD),
+        )
+        for (queue, team), jobs in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or ""))
+    ]
 
-    def jobs(queue: str, team: str | None, state: JobState) -> Jobs:
-        return groups.get((queue, team, state), nothing)
 
-    yield names.JOBS, [((q, label, s.value), jobs(q, t, s).jobs) for q, label, t in known for s in JobState]
-    oldest = [((q, label), jobs(q, t, JobState.QUEUED).oldest) for q, label, t in known]
-    yield names.QUEUE_OLDEST, [(labels, max(0.0, (snapshot.at - since).total_seconds())) for labels, since in oldest]
-    yield names.QUEUE_WORKERS, [((q, label), takers[q, t] + takers[None, t]) for q, label, t in known]
-    yield names.QUEUE_SLOTS, [((q, label), slots[q, t] + slots[None, t]) for q, label, t in known]
-    used = [((q, label), sum(jobs(q, t, s).slots for s in HELD)) for q, label, t in known]
-    yield names.QUEUE_SLOTS_USED, used
+def _of_queues(snapshot: Snapshot) -> Iterator[Family]:
+    known = [(q, (q.queue, q.team or "")) for q in queues(snapshot)]
+    yield names.JOBS, [((*labels, s.value), q.jobs.get(s, 0)) for q, labels in known for s in JobState]
+    ages = [(labels, 0.0 if q.oldest is None else (snapshot.at - q.oldest).total_seconds()) for q, labels in known]
+    yield names.QUEUE_OLDEST, [(labels, max(0.0, age)) for labels, age in ages]
+    yield names.QUEUE_WORKERS, [(labels, q.workers) for q, labels in known]
+    yield names.QUEUE_SLOTS, [(labels, q.slots) for q, labels in known]
+    yield names.QUEUE_SLOTS_USED, [(labels, q.slots_used) for q, labels in known]
 
 
 def _slots(worker: Worker) -> int:

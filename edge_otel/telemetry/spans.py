@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edge_otel import __version__
 from edge_otel.telemetry import context, names, variables
 from edge_otel.telemetry.context import Carrier
-from edge_otel.telemetry.redaction import without_user_info
+from edge_otel.telemetry.redaction import without_secrets
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -146,7 +146,7 @@ class Recorder:
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         failed = names.ERROR_TYPE in span.attributes
-        error = None if span.error is None else without_user_info(span.error)
+        error = None if span.error is None else without_secrets(span.error)
         return ReadableSpan(
             name=span.span.named(span.queue),
             context=_context(span.context),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from handbook import blocks
 from tools import missing
 
 from acceptance.rig import LONG, Rig
@@ -22,6 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.acceptance)
+            # Each starts components of Airflow, which take a minute where everything else is tested beside them.
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(scope="package")
@@ -39,9 +42,11 @@ def spans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Store
 
 @pytest.fixture(scope="package")
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the DAG folder; the ledger lies beside it."""
+    """A copy of the DAG folder, with that of the docs; the ledger lies beside it."""
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(HERE / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    (block,) = [block for block in blocks("docs/first-worker.md") if block.language == "python"]
+    (folder / "dags" / "first_edge_task.py").write_text(block.text)
     return folder / "dags"
 
 

@@ -27,7 +27,6 @@ def migration_api(rig: Rig) -> Iterator[int]:
     rig.cluster.end("api-server-edge3")
 
 
-@pytest.mark.timeout(900)
 def test_an_unmodified_edge3_worker_runs_the_dag(rig: Rig, edge3_python: Path, migration_api: int) -> None:
     folder = rig.cluster.folder / "sites" / "old"
     env = {

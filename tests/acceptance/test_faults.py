@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from tools import missing
 
 from tests.faults import namespace
@@ -14,7 +13,6 @@ SITES = 4
 SEED = "short"
 
 
-@pytest.mark.timeout(900)
 def test_no_fault_loses_or_doubles_a_job_or_a_byte_or_leaves_a_worker_that_needs_a_hand() -> None:
     if reason := namespace.why_not():
         missing(reason)

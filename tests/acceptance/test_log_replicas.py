@@ -136,9 +136,10 @@ def test_a_log_is_shown_live_and_whole_by_both_api_servers_and_outlives_its_job(
         return all(site.page(api, run_id) == (everything, None) for api in site.apis)
 
     site.cluster.wait(whole_from_both, "the whole log from both servers", PATIENCE)
-    files = [[file for file in disk.rglob("*.log") if "dag_id=steady" in str(file)] for disk in site.disks]
-    assert sorted(len(found) for found in files) == [0, 1], "one server wrote it to its own disk"
 
     site.cluster.wait(lambda: site.count("edge_otel_job") == 0, "the job's row to be purged", PATIENCE)
+    # That of a server which got an end, and of one which just looked for logs without a file: both at times.
+    files = [file for disk in site.disks for file in disk.rglob("*.log") if "dag_id=steady" in str(file)]
+    assert len(files) in (1, 2), "a server wrote it to its own disk"
     assert site.count("edge_otel_log_chunk") > 0
     assert whole_from_both()

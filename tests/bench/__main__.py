@@ -25,7 +25,7 @@ from tests.bench.sizes import Sizes
 from tests.edge3_environment import PACKAGES, edge3_interpreter
 
 FOLDER = ROOT / ".bench"
-SIDE_PARTS = ("sync", "heartbeats", "assignment", "idle", "worker", "start", "mapped", "logs", "crowd")
+SIDE_PARTS = ("sync", "heartbeats", "assignment", "idle", "worker", "start", "mapped", "logs", "page", "crowd")
 PARTS = (*SIDE_PARTS, "packages", "fleet", "telemetry")
 ALONE = {"fleet": "growth", "telemetry": "telemetry"}
 """Parts that are about ours only, and the modules that measure them."""
@@ -90,7 +90,7 @@ def run(command: list[str], sizes: Sizes, findings: Findings) -> None:
         done = subprocess.run(
             [*command, json.dumps(asdict(sizes))],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "BENCH_PYTHON": sys.executable},
             stdout=subprocess.PIPE,
             text=True,
             check=False,

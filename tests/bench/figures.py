@@ -91,6 +91,11 @@ FIGURES = (
     Figure("logs_daemon_rss_mb", "  daemon, peak RSS in MB", most=150),
     Figure("logs_api_rss_mb", "  API process, peak RSS in MB"),
     Figure("logs_quiet_percent", "  daemon with 50 quiet jobs, CPU in % of a core", most=2),
+    Figure("page_load_s", "page of 2,000 workers: address to first rows, s", most=1),
+    Figure("page_filter_ms", "  from a filter to its rows, median, ms", most=300),
+    Figure("page_filter_worst_ms", "  … the slowest, ms", most=300),
+    Figure("page_jobs_s", "  page of 20,000 jobs: address to first rows, s", most=1),
+    Figure("page_jobs_filter_ms", "  … from a filter to its rows, ms", most=300),
 )
 
 

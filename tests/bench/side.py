@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -33,6 +34,7 @@ from tests.bench.sides import (
     empty,
     insert_finished,
     insert_queued,
+    insert_workers,
     registered,
     worker_starter,
 )
@@ -78,6 +80,7 @@ class Site:
             "start": self.start,
             "mapped": self.mapped,
             "logs": self.logs,
+            "page": self.page,
             "crowd": self.crowd,
         }
 
@@ -192,6 +195,26 @@ class Site:
         """Measure what shipping logs achieves."""
         self._need_api()
         logs.measure(self._side, self.cluster, self._database, self._sizes, findings)
+
+    def page(self, findings: Findings) -> None:
+        """Time the page of a large fleet in a browser."""
+        self._need_everything()
+        self.cluster.wait(lambda: self.cluster.api.dag_exists(DAG), "the DAG", 120)
+        # Nobody looks whether these workers are heard, and purges these jobs.
+        for name in ("scheduler", "dag-processor", *self.cluster.workers):
+            self.cluster.end(name)
+        empty(self._connection, self._side)
+        insert_workers(self._connection, self._side, self._sizes.page_workers)
+        insert_finished(self._connection, self._side, self._sizes.page_jobs, SPREAD)
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {self._side.job_table} SET dag_id = %s", [DAG])
+        side = next(name for name, one in SIDES.items() if one is self._side)
+        command = [os.environ["BENCH_PYTHON"], "-m", "tests.bench.page_times", side, self.cluster.url]
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        finally:
+            empty(self._connection, self._side)
+        findings.figures |= json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def idle_memory(worker: Process) -> dict[str, float]:

@@ -56,6 +56,8 @@ class Side:
     """SQL that inserts ``%(rows)s`` finished jobs that ended evenly over the last ``%(spread)s`` seconds."""
     queued_job: str
     """SQL that inserts ``%(rows)s`` queued jobs with the workload ``%(text)s``."""
+    workers: str
+    """SQL that inserts ``%(rows)s`` workers, ``site-1`` and so on, two of three of which are running."""
 
 
 OURS = Side(
@@ -73,6 +75,16 @@ OURS = Side(
        SELECT id, 'task', 'd', 't' || n, 'r', -1, 1, 'default', 1, 1, 1,
            replace(replace(%(text)s, '<id>', id), '<n>', n::text), '{}', '{}', 0, '{}', 'queued', 0, now(), now(), false
        FROM (SELECT gen_random_uuid()::text AS id, n FROM generate_series(1, %(rows)s) n) new""",
+    """INSERT INTO edge_otel_worker (name, state, state_since, state_cause, queues, slots, jobs_active, sysinfo,
+           load_history, log_end, heartbeat_interval, first_online, last_heartbeat)
+       SELECT 'site-' || n, CASE WHEN mod(n, 3) > 0 THEN 'running' ELSE 'idle' END, now(), 'heartbeat',
+           json_build_array('queue-' || mod(n, 40)), 8, 0, json_build_object('airflow_version', '3.3.2',
+               'edge_provider_version', '0.1.0', 'concurrency', 8, 'cpu_percent', mod(n, 100), 'memory_percent', 40,
+               'disk_percent', 50),
+           json_build_object('at', extract(epoch FROM now())::int,
+               'cpu', (SELECT json_agg(i) FROM generate_series(1, 60) i),
+               'memory', (SELECT json_agg(40) FROM generate_series(1, 60) i)), '{}', 3600, now(), now()
+       FROM generate_series(1, %(rows)s) n""",
 )
 EDGE3 = Side(
     "airflow.providers.edge3.executors.EdgeExecutor",
@@ -88,6 +100,13 @@ EDGE3 = Side(
        SELECT 'd', 't' || n, 'r', -1, 1, id, 'queued', 'default', 1, 1,
            replace(replace(%(text)s, '<id>', id), '<n>', n::text), now(), now()
        FROM (SELECT gen_random_uuid()::text AS id, n FROM generate_series(1, %(rows)s) n) new""",
+    """INSERT INTO edge_worker (worker_name, state, queues, first_online, last_update, jobs_active, sysinfo,
+           concurrency)
+       SELECT 'site-' || n, CASE WHEN mod(n, 3) > 0 THEN 'running' ELSE 'idle' END,
+           '[' || quote_literal('queue-' || mod(n, 40)) || ']', now(), now(), 0,
+           json_build_object('airflow_version', '3.3.2', 'edge_provider_version', '5.1.0', 'concurrency', 8,
+               'free_concurrency', 8), 8
+       FROM generate_series(1, %(rows)s) n""",
 )
 SIDES = {"ours": OURS, "edge3": EDGE3}
 
@@ -142,6 +161,13 @@ def insert_finished(connection: psycopg2.extensions.connection, side: Side, rows
     text = json.dumps({"type": "ExecuteTask", "padding": "x" * 1300})
     with connection.cursor() as cursor:
         cursor.execute(side.finished_job, {"rows": rows, "spread": spread, "text": text})
+        cursor.execute("ANALYZE")
+
+
+def insert_workers(connection: psycopg2.extensions.connection, side: Side, rows: int) -> None:
+    """Insert workers that have just been heard."""
+    with connection.cursor() as cursor:
+        cursor.execute(side.workers, {"rows": rows})
         cursor.execute("ANALYZE")
 
 

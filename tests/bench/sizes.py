@@ -42,3 +42,5 @@ class Sizes:
     log_burst_mb: int = size(4, "MiB that each of many tasks logs at once, of both sides")
     log_tasks: int = size(50, "tasks that log 1 MiB/s each")
     log_seconds: float = size(20.0, "for which they do, and for which as many quiet ones are looked at")
+    page_workers: int = size(2000, "workers that the page shows in a browser")
+    page_jobs: int = size(20_000, "jobs that it shows")

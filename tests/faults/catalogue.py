@@ -241,7 +241,7 @@ FAULTS = (
     Fault("read-only", "the state folder read-only for what is opened anew", lock_disk, **_NETWORK),
     Fault("state removed", "the state folder removed", remove_state, kills=True, destroys=True),
     Fault("memory", "a task takes 4 GB, more than its limit", nothing, "greedy", kills=True),
-    Fault("fork bomb", "a task starts processes without end", nothing, "bomb", kills=True),
+    Fault("fork bomb", "a task starts some 800 processes, where 150 are allowed", nothing, "bomb", kills=True),
     Fault("stubborn", "a task ignores SIGTERM, and the worker is stopped", stop_stubborn, "stubborn", kills=True),
     Fault("left behind", "a task leaves a process behind", nothing, "abandons"),
 )

@@ -6,7 +6,8 @@ import json
 import random
 import re
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from demo.airflow_api import UNFINISHED
 from demo.wait import NotSeen, wait_for
@@ -14,7 +15,9 @@ from tests.faults.catalogue import Fault
 from tests.faults.judgement import Outcome, judge_log, judge_tasks
 from tests.faults.sites import Site
 
+Value = TypeVar("Value")
 TASKS = 4
+BEGIN_WITHIN = 120.0
 END_WITHIN = 240.0
 """Seconds after the fault in which every task has ended, a task's waits for its next try included."""
 SAID = b"folder of this task was removed"
@@ -49,6 +52,16 @@ def run(site: Site, fault: Fault, seed: str) -> Outcome:
     return outcome
 
 
+def _patiently(site: Site, wait: Callable[[], Value]) -> Value:
+    """Return what ``wait`` sees. Where its time is too short for that, it has the same time again, in which no fault of
+    another site touches the centre: those may have kept it away all the while. Raises NotSeen."""
+    try:
+        return wait()
+    except NotSeen:
+        with site.central.one_fault:
+            return wait()
+
+
 def _trigger(site: Site, dag: str, run_id: str, conf: dict[str, Any]) -> None:
     api = site.central.cluster.api
 
@@ -67,7 +80,9 @@ def _trigger(site: Site, dag: str, run_id: str, conf: dict[str, Any]) -> None:
 def _inject(site: Site, fault: Fault, draw: random.Random, run_id: str) -> None:
     if draw.random() < 0.8:
         # Most faults meet tasks at work, some their assignment or launch.
-        wait_for(lambda: _ledger(site, run_id), "a task to begin", timeout=120, pause=0.05)
+        _patiently(
+            site, lambda: wait_for(lambda: _ledger(site, run_id), "a task to begin", timeout=BEGIN_WITHIN, pause=0.05)
+        )
     time.sleep(draw.uniform(0.0, 3.0))
     if fault.central:
         with site.central.one_fault:
@@ -82,7 +97,7 @@ def _finish(site: Site, dag: str, run_id: str, outcome: Outcome) -> None:
         return None if state in UNFINISHED else state
 
     try:
-        state = site.central.persist(ended, "the run to end", END_WITHIN)
+        state = _patiently(site, lambda: site.central.persist(ended, "the run to end", END_WITHIN))
     except NotSeen:
         state = "unfinished"
     ended_tasks = site.central.persist(lambda: site.central.cluster.api.tasks(dag, run_id), "the tasks", 120)
@@ -95,7 +110,7 @@ def _finish(site: Site, dag: str, run_id: str, outcome: Outcome) -> None:
 
 def _come_back(site: Site, outcome: Outcome) -> None:
     try:
-        site.wait_back(BACK_WITHIN)
+        _patiently(site, lambda: site.wait_back(BACK_WITHIN))
     except NotSeen:
         outcome.by_hand = 1
         outcome.notes.append("the worker did not come back")
@@ -124,7 +139,7 @@ def _judge_logs(site: Site, run_id: str, fault: Fault, outcome: Outcome) -> None
         return different
 
     try:
-        wait_for(lambda: not differences(), "the logs to be complete", timeout=LOG_WITHIN)
+        _patiently(site, lambda: wait_for(lambda: not differences(), "the logs to be complete", timeout=LOG_WITHIN))
     except NotSeen:
         for path, written, stored in differences():
             lost, doubled = judge_log(written, stored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -13,6 +14,7 @@ import pytest
 from airflow_database import use
 
 if TYPE_CHECKING:
+    from airflow_site import AirflowSite
     from far_collector import FarCollector
     from replicas import Replicas
     from served import Api, StartApi
@@ -24,7 +26,7 @@ NewSession = Callable[[], AbstractContextManager]
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql", "mysql"])
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of a database with our tables, and Airflow's as well on SQLite and PostgreSQL."""
+    """The URL of a database with our tables, and Airflow's as well; of them, on MySQL the audit log alone."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/airflow.db"
     else:
@@ -38,10 +40,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     from edge_otel.models.database import EdgeDBManager
     from edge_otel.models.session import new_session
 
-    if request.param != "mysql":
-        # Airflow picks MySQL's collation when it is imported, which is too late here.
-        import_all_models()
-        Base.metadata.create_all(settings.engine)
+    import_all_models()
+    # Airflow picks MySQL's collation when it is imported, which is too late here: its indexes would be too long.
+    tables = [Base.metadata.tables["log"]] if request.param == "mysql" else None
+    Base.metadata.create_all(settings.engine, tables)
     with new_session() as session:
         EdgeDBManager(session).initdb()
     return url
@@ -81,6 +83,42 @@ def api(default_api: Api, database: NewSession, tmp_path: Path) -> Api:
     """The Edge API with the default options, on a database whose tables are empty."""
     default_api.write_logs_to(tmp_path / "logs")
     return default_api
+
+
+@pytest.fixture(scope="module")
+def running_site(database_url: str) -> Iterator[AirflowSite]:
+    """Airflow's API server with the Edge API in it."""
+    from airflow_site import running_airflow
+
+    with running_airflow() as site:
+        yield site
+
+
+@pytest.fixture
+def audit_log(database: NewSession) -> Callable[[], list[tuple[str, str, dict[str, Any]]]]:
+    """Returns what Airflow's audit log has of the test, oldest first: event, who, and the rest of it."""
+    from airflow.models.log import Log
+    from sqlalchemy import delete, select
+
+    with database() as session:
+        session.execute(delete(Log))
+
+    def read() -> list[tuple[str, str, dict[str, Any]]]:
+        with database() as session:
+            query = select(Log).where(Log.event.startswith("edge_")).order_by(Log.id)
+            return [(row.event, row.owner, json.loads(row.extra)) for row in session.scalars(query)]
+
+    return read
+
+
+@pytest.fixture
+def site(running_site: AirflowSite, database: NewSession) -> AirflowSite:
+    """The same, on a database in which there is nothing of ours, and of Airflow's no audit log and no DAG."""
+    from airflow_site import clear
+
+    with database() as session:
+        clear(session)
+    return running_site
 
 
 @pytest.fixture
@@ -150,6 +188,38 @@ def connect(channel_api: Api, token: str) -> Iterator[Callable[..., Any]]:
     for far in opened:
         with suppress(ConnectionClosed):
             far.close()
+
+
+@pytest.fixture(scope="session")
+def airflow_site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A migrated SQLite database, and the environment of Airflow's commands on it."""
+    from airflow_commands import new_site
+
+    return new_site(tmp_path_factory.mktemp("cli"))
+
+
+@pytest.fixture
+def here(
+    airflow_site: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """Runs ``airflow edge`` in this process, by Airflow's own parser: a new one takes seconds."""
+    from airflow_commands import run_here
+
+    monkeypatch.setenv("COLUMNS", "250")
+    use(airflow_site["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    return lambda *arguments: run_here(("edge", *arguments), capsys)
+
+
+@pytest.fixture
+def fleet(here: Callable[..., Any]) -> NewSession:
+    """Sessions on the commands' database, without workers and jobs."""
+    from edge_otel.models.session import new_session
+    from edge_otel.models.tables import Base
+
+    with new_session() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            session.execute(table.delete())
+    return new_session
 
 
 @pytest.fixture

@@ -102,6 +102,15 @@ def _after_append_committed(append: Work) -> Work:
     return work
 
 
+def _before_lines(record: Work) -> Work:
+    def work(beats: dict[str, Any]) -> Any:
+        if any(beat.lines for beat in beats.values()):
+            die()
+        return record(beats)
+
+    return work
+
+
 def _before(_: Work) -> Work:
     def work(*args: Any) -> Any:
         die()
@@ -115,6 +124,7 @@ DEATHS: dict[str, tuple[Any, str, Callable[[Work], Work]]] = {
     "after accept's commit, before confirmed": (recorder, "_write", _around_reports(_accepts, committed=True)),
     "after the end, before its commit": (recorder, "_write", _around_reports(_ends, committed=False)),
     "after the end's commit, before state_ack": (recorder, "_write", _around_reports(_ends, committed=True)),
+    "after heartbeat_ack, before the lines of a log are stored": (pulse, "_record", _before_lines),
     "in an append, before its commit": (logs, "append", _after_append),
     "after an append's commit, before its answer": (v2_logs, "_append", _after_append_committed),
     "after a log's file was written, before that is stored": (log_files, "tell", _before),

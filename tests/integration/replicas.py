@@ -86,7 +86,7 @@ class Replicas:
             # Each server is told its own database; that of an earlier test may be one that Airflow has no driver for.
             env={name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW__DATABASE__")}
             | {
-                "PYTHONPATH": os.pathsep.join(map(str, filter(None, [HERE.parent.parent, packages]))),
+                "PYTHONPATH": os.pathsep.join(map(str, filter(None, [HERE.parent.parent, HERE.parent, packages]))),
                 # Those that are killed leave files there.
                 "TMPDIR": self._logs.name,
             },

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
+from uuid import uuid4
 
 import pytest
 from airflow_database import use
 from served import registration, wish
 from sqlalchemy import text
 
+from demo.wait import wait_for
 from edge_otel.models.database import EdgeDBManager
 
 DEEP = "[" * 100_000
@@ -192,6 +194,18 @@ def test_an_unexpected_failure_is_answered_500_and_found_by_its_id(api, token, m
     assert "None" not in answer.text
     assert body["error_id"] in caplog.text
     assert "Traceback" in caplog.text
+
+
+@on_sqlite_alone
+def test_a_link_that_breaks_within_a_request_is_no_error_of_the_server(api, token, caplog):
+    with caplog.at_level(logging.DEBUG):
+        with socket.create_connection(("127.0.0.1", api.port), timeout=20) as raw:
+            head = (
+                f"PATCH /v2/jobs/{uuid4()}/log HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nX-Claim: 1\r\n"
+            )
+            raw.sendall(f"{head}Content-Range: bytes 0-99/*\r\nContent-Length: 100\r\n\r\nabc".encode())
+        wait_for(lambda: "went away" in caplog.text, "the broken link to be noticed", timeout=20)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @on_sqlite_alone

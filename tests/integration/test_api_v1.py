@@ -9,7 +9,7 @@ import pytest
 from rows import NOW, queue_job
 from served import FACTS, coordinates, new_token, registration, wish
 
-from edge_otel.models import upkeep, workers
+from edge_otel.models import upkeep, wishes, workers
 from edge_otel.models.tables import Job, Worker
 from edge_otel.state import JobState, WorkerState
 
@@ -102,11 +102,11 @@ def test_the_session_that_was_replaced_learns_it_and_gets_no_jobs(api, token, wo
 
 def test_a_heartbeat_answers_what_administrators_asked_for(api, token, worker, database):
     with database() as session:
-        workers.request_maintenance(session, "w", "disk swap", NOW, by="ann")
+        wishes.request_maintenance(session, "w", "disk swap", NOW, by="ann")
         session.flush()
-        workers.set_concurrency(session, "w", 2)
+        wishes.set_concurrency(session, "w", 2, NOW, by="ann")
         session.flush()
-        workers.change_queues(session, "w", ["gpu"], [])
+        wishes.change_queues(session, "w", ["gpu"], [], NOW, by="ann")
     reply = api.call("PATCH", "/v1/worker/w", token, json=registration("idle")).json()
     assert (reply["state"], reply["maintenance_comments"]) == ("maintenance request", "disk swap")
     assert (reply["concurrency"], reply["queues"]) == (2, ["gpu"])
@@ -159,7 +159,7 @@ def test_a_worker_that_takes_no_jobs_gets_none(api, token, worker, database, sta
 def test_a_queue_that_was_taken_away_is_not_served_any_more(api, token, worker, database):
     put_job(database, queue="a")
     with database() as session:
-        workers.change_queues(session, "w", ["b"], [])
+        wishes.change_queues(session, "w", ["b"], [], NOW, by="ann")
     assert fetch(api, token, queues=["a", "b"]) is None
     assert fetch(api, token) is None
 

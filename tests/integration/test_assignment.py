@@ -12,7 +12,7 @@ from rows import NOW, claim, queue_job, register, state_of
 from sqlalchemy import select
 
 from edge_otel.api.assign import RESERVE_AFTER, Seat
-from edge_otel.models import assignment, jobs, tokens, upkeep, workers
+from edge_otel.models import assignment, jobs, tokens, upkeep, wishes, workers
 from edge_otel.models.tables import Job, Worker
 from edge_otel.state import JobState, Verdict, WorkerState
 
@@ -174,15 +174,15 @@ def test_one_job_for_a_large_fleet_is_one_claim(database):
 
 
 def _maintenance(session):
-    workers.request_maintenance(session, "w", "disk", NOW, by="me")
+    wishes.request_maintenance(session, "w", "disk", NOW, by="me")
 
 
 def _shutdown(session):
-    workers.request_shutdown(session, "w", NOW, by="me")
+    wishes.request_shutdown(session, "w", NOW, by="me")
 
 
 def _queue_removed(session):
-    workers.change_queues(session, "w", [], ["default"])
+    wishes.change_queues(session, "w", [], ["default"], NOW, by="ann")
 
 
 def _connected_elsewhere(session):
@@ -246,7 +246,7 @@ def test_a_queue_that_an_administrator_took_away_counts_while_the_others_go_on(d
     with database() as session:
         seat = connect(session, "w", queues={"default", "gpu"})
         gone, stays = queue_job(session, NOW, queue="gpu"), queue_job(session, NOW)
-        workers.change_queues(session, "w", [], ["gpu"])
+        wishes.change_queues(session, "w", [], ["gpu"], NOW, by="ann")
         session.flush()
         assert given_to(claim_batch(session, seat)) == {stays: "w"}
         assert state_of(session, gone) is JobState.QUEUED
@@ -257,7 +257,7 @@ def test_no_more_jobs_are_given_than_the_administrators_concurrency_allows(datab
         seat = connect(session, "w", free=5, capacity=8)
         for _ in range(8):
             queue_job(session, NOW)
-        workers.set_concurrency(session, "w", 5)
+        wishes.set_concurrency(session, "w", 5, NOW, by="ann")
         session.flush()
         assert len(claim_batch(session, seat).claimed) == 2
 

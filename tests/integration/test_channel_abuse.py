@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from edge_otel.api.hub import keep
 from edge_otel.messages import Accept, Ended, Heartbeat, Hello
-from edge_otel.models import jobs, upkeep, workers
+from edge_otel.models import jobs, upkeep, wishes
 from edge_otel.models.tables import Job
 from edge_otel.state import JobState, WorkerState
 
@@ -183,7 +183,7 @@ on_row_locks = pytest.mark.parametrize("database_url", ["postgresql", "mysql"], 
 def test_a_worker_row_that_is_locked_holds_up_no_other_worker(connect, database):
     far, other = connect(), connect(name="v", token=new_token("v"))
     with database() as session:
-        workers.set_concurrency(session, "w", 5)
+        wishes.set_concurrency(session, "w", 5, now(), by="ann")
         session.flush()
         far.beat("running", jobs_active=1)
         other.beat("running", jobs_active=1)
@@ -196,7 +196,7 @@ def test_a_worker_row_that_is_locked_holds_up_no_other_worker(connect, database)
 def test_a_worker_row_that_is_locked_is_no_reason_to_refuse_the_others(connect, database):
     connect()
     with database() as session:
-        workers.set_concurrency(session, "w", 5)
+        wishes.set_concurrency(session, "w", 5, now(), by="ann")
         session.flush()
         waiting = [connect(hello=False) for _ in range(6)]
         for far in waiting:

@@ -215,10 +215,8 @@ def test_of_two_servers_the_other_takes_over_the_workers_of_a_killed_one(start, 
     fleet.work_until(lambda: fleet.ledger.confirmations >= 20, "jobs to flow")
     assert {site.name for site in fleet.sites} == fleet.ledger.workers()
     first.kill()
-    began = time.monotonic()
     fleet.finish(SOON)
     fleet.work_until(lambda: all(site.welcomed for site in fleet.sites), "all to be back", SOON)
-    assert time.monotonic() - began < SOON
 
 
 def test_polling_workers_and_channels_share_the_jobs(start, fleet):

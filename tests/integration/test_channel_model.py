@@ -20,10 +20,10 @@ from served import new_token
 from sites import Site, closed_within
 from sqlalchemy import select
 
-from edge_otel.models import jobs, upkeep, workers
+from edge_otel.models import jobs, upkeep, wishes
 from edge_otel.models.session import new_session
 from edge_otel.models.tables import Base, Job, Worker
-from edge_otel.state import FINISHED, JobState
+from edge_otel.state import FINISHED, IN_MAINTENANCE, JobState
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -128,11 +128,12 @@ class ChannelModel(RuleBasedStateMachine):
         name = self.sites[at].name
         self.ledger.note(f"maintenance of {name} wanted={wanted}")
         with new_session() as session:
-            if session.get(Worker, name) is not None:
+            worker = session.get(Worker, name)
+            if worker is not None:
                 if wanted:
-                    workers.request_maintenance(session, name, "why", datetime.now(UTC), by="test")
-                else:
-                    workers.end_maintenance(session, name, datetime.now(UTC), by="test")
+                    wishes.request_maintenance(session, name, "why", datetime.now(UTC), by="test")
+                elif worker.state in IN_MAINTENANCE:
+                    wishes.end_maintenance(session, name, datetime.now(UTC), by="test")
 
     # What happens to servers and connections.
 

@@ -15,7 +15,7 @@ from rows import queue_job
 from websockets.exceptions import ConnectionClosed
 
 from edge_otel.api.pulse import LOOK_INTERVAL
-from edge_otel.models import tokens, upkeep, workers
+from edge_otel.models import tokens, upkeep, wishes
 from edge_otel.models.session import Session
 from edge_otel.state import WorkerState
 
@@ -58,19 +58,19 @@ def hear(far: Far, within: float, wanted: Callable[[Any], Any]) -> Any:
 
 ASKED: dict[str, tuple[Callable[[Session], Any], Callable[[Any], bool]]] = {
     "maintenance": (
-        lambda session: workers.request_maintenance(session, "w", "why", datetime.now(UTC), by="admin"),
+        lambda session: wishes.request_maintenance(session, "w", "why", datetime.now(UTC), by="admin"),
         lambda told: (told.state, told.maintenance_comments) == (WorkerState.MAINTENANCE_REQUEST, "why"),
     ),
     "shutdown": (
-        lambda session: workers.request_shutdown(session, "w", datetime.now(UTC), by="admin"),
+        lambda session: wishes.request_shutdown(session, "w", datetime.now(UTC), by="admin"),
         lambda told: told.state is WorkerState.SHUTDOWN_REQUEST,
     ),
     "queues": (
-        lambda session: workers.change_queues(session, "w", ["gpu", "big"], []),
+        lambda session: wishes.change_queues(session, "w", ["gpu", "big"], [], datetime.now(UTC), by="ann"),
         lambda told: told.queues == ["gpu", "big"],
     ),
     "concurrency": (
-        lambda session: workers.set_concurrency(session, "w", 7),
+        lambda session: wishes.set_concurrency(session, "w", 7, datetime.now(UTC), by="ann"),
         lambda told: told.concurrency == 7,
     ),
 }

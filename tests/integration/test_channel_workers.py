@@ -10,7 +10,7 @@ from channels import Far, close_code, now, queue, stored_as, wait_for
 from served import FACTS, new_token
 from websockets.exceptions import InvalidStatus
 
-from edge_otel.models import tokens, workers
+from edge_otel.models import tokens, wishes, workers
 from edge_otel.models.tables import Token, Worker
 from edge_otel.models.wakeup import announce_worker
 from edge_otel.state import WorkerState
@@ -19,10 +19,10 @@ from edge_otel.state import WorkerState
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda s: workers.request_maintenance(s, "w", "why", now(), by="a"), ("maintenance request", None, None)),
-        (lambda s: workers.request_shutdown(s, "w", now(), by="a"), ("shutdown request", None, None)),
-        (lambda s: workers.set_concurrency(s, "w", 7), ("idle", 7, None)),
-        (lambda s: workers.change_queues(s, "w", ["q"], []), ("idle", None, ["q"])),
+        (lambda s: wishes.request_maintenance(s, "w", "why", now(), by="a"), ("maintenance request", None, None)),
+        (lambda s: wishes.request_shutdown(s, "w", now(), by="a"), ("shutdown request", None, None)),
+        (lambda s: wishes.set_concurrency(s, "w", 7, now(), by="ann"), ("idle", 7, None)),
+        (lambda s: wishes.change_queues(s, "w", ["q"], [], now(), by="ann"), ("idle", None, ["q"])),
     ],
     ids=["maintenance", "shutdown", "concurrency", "queues"],
 )
@@ -42,7 +42,7 @@ def test_a_worker_in_maintenance_is_offered_nothing_until_it_ends(connect, datab
     far = connect()
     far.beat()
     with database() as session:
-        workers.request_maintenance(session, "w", "why", now(), by="admin")
+        wishes.request_maintenance(session, "w", "why", now(), by="admin")
     assert far.hear("settings").maintenance_comments == "why"
     assert far.beat("maintenance mode", maintenance_comments="why").state is WorkerState.MAINTENANCE_MODE
     stored_as(database, "w", WorkerState.MAINTENANCE_MODE)
@@ -52,7 +52,7 @@ def test_a_worker_in_maintenance_is_offered_nothing_until_it_ends(connect, datab
     second = queue(database)
     other.close()
     with database() as session:
-        workers.end_maintenance(session, "w", now(), by="admin")
+        wishes.end_maintenance(session, "w", now(), by="admin")
     assert far.hear("settings").state in (WorkerState.MAINTENANCE_EXIT, WorkerState.IDLE)
     assert far.beat("idle").state is WorkerState.IDLE
     assert {str(far.hear("job").task_instance_id) for _ in range(2)} == {job_id, second}
@@ -64,7 +64,7 @@ def test_maintenance_that_a_lost_worker_never_heard_of_is_asked_for_again(connec
     stored_as(database, "w", WorkerState.IDLE)
     far.close()
     with database() as session:
-        workers.request_maintenance(session, "w", "why", now(), by="admin")
+        wishes.request_maintenance(session, "w", "why", now(), by="admin")
     with database() as session:
         workers.expire_silent(session, 30, now() + timedelta(hours=1))
     stored_as(database, "w", WorkerState.OFFLINE_MAINTENANCE)
@@ -76,7 +76,7 @@ def test_queues_that_were_changed_while_the_worker_was_away_are_what_it_is_told(
     far = connect(queues=["a"])
     far.close()
     with database() as session:
-        workers.change_queues(session, "w", ["b"], ["a"])
+        wishes.change_queues(session, "w", ["b"], ["a"], now(), by="ann")
     assert connect(session=far.session, hello=False).hello("idle", queues=["a"]).queues == ["b"]
     assert connect(hello=False).hello(queues=["a"]).queues == ["a"]
 
@@ -129,7 +129,7 @@ def test_a_worker_that_was_removed_is_told_so(connect, database):
     far.beat("offline")
     stored_as(database, "w", WorkerState.OFFLINE)
     with database() as session:
-        workers.remove(session, "w")
+        wishes.remove(session, "w")
     assert far.hear("error").error == "WorkerNotFound"
     assert close_code(far) == 4404
 

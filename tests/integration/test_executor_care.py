@@ -13,12 +13,14 @@ from airflow import settings
 from airflow.utils.state import CallbackState, TaskInstanceState
 from airflow_rows import callback_workload, put_task_instance, task_workload, workload_of
 from rows import claim, queue_job, register
+from served import registration
 from sqlalchemy import event, func, insert, select
 
 import edge_otel.executor as executor_module
 from edge_otel.executor import EdgeExecutor
-from edge_otel.models import jobs, logs, upkeep, workers
+from edge_otel.models import jobs, logs, upkeep, wishes
 from edge_otel.models.tables import Job, Worker
+from edge_otel.reconcile import RETURNS_WITHIN
 from edge_otel.state import GONE, JobState, WorkerState
 
 pytestmark = [
@@ -48,7 +50,7 @@ def start(database, executor, workload, *, worker_state=WorkerState.RUNNING, ago
         jobs.record_report(job, JobState.RUNNING, job.claim, then)
         worker.state = worker_state
         if worker_state in GONE:
-            worker.last_heartbeat = then
+            worker.last_heartbeat = worker.state_since = then
         return job.id
 
 
@@ -91,19 +93,67 @@ def test_a_worker_that_was_removed_counts_as_dead(executor, database):
     callback = callback_workload()
     start(database, executor, callback, worker_state=WorkerState.OFFLINE)
     with database() as session:
-        workers.remove(session, "w")
+        wishes.remove(session, "w")
     executor.sync()
     assert [state for state, _ in executor.get_event_buffer().values()] == [CallbackState.FAILED]
 
 
-def test_a_silent_worker_is_expired_and_its_callback_lost_in_one_loop(executor, database):
+def test_a_silent_worker_is_expired_at_once_and_its_callback_lost_when_it_does_not_come_back(executor, database):
     start(database, executor, callback_workload())
     with database() as session:
         session.get(Worker, "w").last_heartbeat = datetime.now(UTC) - LONG_AGO
     executor.sync()
     with database() as session:
-        assert session.get(Worker, "w").state == WorkerState.UNKNOWN
+        gone = session.get(Worker, "w")
+        assert gone.state == WorkerState.UNKNOWN
+        # As if that had been some minutes ago.
+        gone.state_since -= RETURNS_WITHIN
+    assert executor.slots_occupied == 1
+    executor.sync()
     assert executor.slots_occupied == 0
+
+
+def test_a_callback_is_lost_when_its_worker_comes_back_without_it_and_a_task_is_not(executor, database, api, token):
+    api.call("POST", "/v1/worker/w", token, json=registration(jobs=[]))
+    with database() as session:
+        ti = put_task_instance(session, "running")
+    task = start(database, executor, workload_of(ti))
+    callback, kept = (start(database, executor, callback_workload()) for _ in range(2))
+    known = [{"id": kept, "claim": 1, "slots": 1}]
+    answer = api.call("POST", "/v1/worker/w", token, json=registration("running", jobs=known, session="s2"))
+    assert answer.status_code == 200, answer.text
+    executor.sync()
+    with database() as session:
+        assert [session.get(Job, job).state for job in (task, callback, kept)] == ["running", "lost", "running"]
+        assert session.get(Job, callback).error.startswith("The edge worker w came back without this job")
+    said = [state for state, _ in executor.get_event_buffer().values()]
+    assert sorted(said) == [CallbackState.FAILED, CallbackState.RUNNING, TaskInstanceState.RUNNING]
+
+
+def test_a_daemon_that_only_connects_again_has_lost_nothing(executor, database, api, token):
+    """While it polled and its way to the channel was being opened, it may have taken what its words lack."""
+    api.call("POST", "/v1/worker/w", token, json=registration(jobs=[]))
+    callback = start(database, executor, callback_workload())
+    answer = api.call("POST", "/v1/worker/w", token, json=registration("running", jobs=[]))
+    assert answer.status_code == 200, answer.text
+    with database() as session:
+        assert session.get(Job, callback).state == JobState.RUNNING
+
+
+def test_after_an_outage_of_the_centre_itself_workers_come_back_with_their_jobs(executor, database):
+    with database() as session:
+        ti = put_task_instance(session, "queued")
+    job_id = start(database, executor, workload_of(ti))
+    with database() as session:
+        session.get(Worker, "w").last_heartbeat = datetime.now(UTC) - LONG_AGO
+    executor.sync()
+    with database() as session:
+        assert session.get(Worker, "w").state == WorkerState.UNKNOWN
+        assert session.get(Job, job_id).state == JobState.RUNNING
+        register(session, "w", datetime.now(UTC))
+    executor.sync()
+    with database() as session:
+        assert session.get(Job, job_id).state == JobState.RUNNING
 
 
 def test_a_worker_that_is_there_reports_its_own_jobs(executor, database):

@@ -23,6 +23,13 @@ pytestmark = [
 PROMISE = 600
 
 
+@pytest.fixture
+def executor(database, monkeypatch):
+    """An executor that takes care in every loop."""
+    monkeypatch.setattr(executor_module, "_CARE_INTERVAL", timedelta(0))
+    return EdgeExecutor(parallelism=8)
+
+
 @pytest.mark.parametrize(
     ("silent", "facts", "lost"),
     [
@@ -33,21 +40,8 @@ PROMISE = 600
     ],
     ids=["over", "not yet", "keeps its jobs", "rubbish"],
 )
-def test_airflow_may_run_it_elsewhere_though_it_counts_as_running(database, monkeypatch, silent, facts, lost):
-    monkeypatch.setattr(executor_module, "_CARE_INTERVAL", timedelta(0))
-    executor = EdgeExecutor(parallelism=8)
-    now = datetime.now(UTC)
-    with database() as session:
-        workload = workload_of(put_task_instance(session, "running"))
-        executor.queue_workload(workload, session)
-    with database() as session:
-        worker = register(session, "w", now)
-        job = claim(session, worker, now - timedelta(days=2))
-        jobs.record_report(job, JobState.RUNNING, job.claim, now - timedelta(days=2))
-        job_id = job.id
-        worker.state = WorkerState.UNKNOWN
-        worker.last_heartbeat = now - timedelta(seconds=silent)
-        worker.sysinfo = {**worker.sysinfo, **facts}
+def test_airflow_may_run_it_elsewhere_though_it_counts_as_running(database, executor, silent, facts, lost):
+    job_id = start(database, executor, WorkerState.UNKNOWN, silent, facts)
     executor.sync()
     states = [state for state, _ in executor.get_event_buffer().values()]
     assert states == [TaskInstanceState.FAILED if lost else TaskInstanceState.RUNNING]
@@ -56,3 +50,31 @@ def test_airflow_may_run_it_elsewhere_though_it_counts_as_running(database, monk
         assert (job.state == JobState.LOST) is lost
         assert not lost or "has stopped the task by now" in job.error
         assert session.get(Worker, "w") is not None
+
+
+def test_a_worker_that_the_api_has_heard_while_the_database_was_away_keeps_its_task(database, executor):
+    job_id = start(database, executor, WorkerState.RUNNING, 86_400, {"jobs_stopped_after": PROMISE})
+    executor.sync()
+    with database() as session:
+        assert session.get(Worker, "w").state == WorkerState.UNKNOWN
+        assert session.get(Job, job_id).state == JobState.RUNNING
+        register(session, "w", datetime.now(UTC))
+    executor.sync()
+    with database() as session:
+        assert session.get(Job, job_id).state == JobState.RUNNING
+
+
+def start(database, executor, state, silent, facts):
+    """Let worker ``w``, which is in this state and was last heard so many seconds ago, have begun a task long ago."""
+    now = datetime.now(UTC)
+    with database() as session:
+        workload = workload_of(put_task_instance(session, "running"))
+        executor.queue_workload(workload, session)
+    with database() as session:
+        worker = register(session, "w", now)
+        job = claim(session, worker, now - timedelta(days=2))
+        jobs.record_report(job, JobState.RUNNING, job.claim, now - timedelta(days=2))
+        worker.state = state
+        worker.last_heartbeat = worker.state_since = now - timedelta(seconds=silent)
+        worker.sysinfo = {**worker.sysinfo, **facts}
+        return job.id

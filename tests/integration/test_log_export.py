@@ -50,7 +50,7 @@ def serve(serve_gateway):
 
 def wait_for(condition):
     """Wait as long as a test may."""
-    wait_long_for(condition, "the lines", timeout=20, pause=0.02)
+    wait_long_for(condition, "the lines", timeout=60, pause=0.02)
 
 
 def records(far):

@@ -129,9 +129,10 @@ def test_a_task_that_is_lost_before_airflow_knew_it_running_and_queued_again_by_
     run(1, b"one\n")
     assert live(1) == "one\n"
     with database() as session:
-        session.get(Worker, "w").state = WorkerState.UNKNOWN
+        worker = session.get(Worker, "w")
+        worker.state = WorkerState.UNKNOWN
         long_ago = datetime.now(UTC) - timedelta(hours=1)
-        session.get(Worker, "w").last_heartbeat = session.get(Job, str(ti.id)).changed_at = long_ago
+        worker.last_heartbeat = worker.state_since = session.get(Job, str(ti.id)).changed_at = long_ago
     executor.sync()
     with database() as session:
         assert session.get(Job, str(ti.id)).state == JobState.LOST

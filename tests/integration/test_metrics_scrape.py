@@ -20,7 +20,7 @@ from sqlalchemy import event, text
 from starlette.requests import Request
 
 from edge_otel.api import metrics
-from edge_otel.models import jobs, workers
+from edge_otel.models import jobs, wishes, workers
 from edge_otel.state import JobState
 from edge_otel.telemetry import counters, names
 
@@ -76,7 +76,7 @@ def test_a_silent_worker_keeps_its_time_becomes_unknown_and_vanishes_when_it_is_
     assert value(said, names.WORKER_STATE_CODE, worker="w", team="") == names.STATE_CODES["unknown"]
     assert value(said, names.WORKER_LAST_HEARTBEAT, worker="w", team="") == heard.timestamp()
     with database() as session:
-        workers.remove(session, "w")
+        wishes.remove(session, "w")
     assert 'worker="w"' not in scrape(api)
 
 

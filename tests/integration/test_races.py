@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 import edge_otel.executor as executor_module
 from edge_otel.errors import WorkerActive
 from edge_otel.executor import EdgeExecutor
-from edge_otel.models import jobs, logs, tokens, upkeep, workers
+from edge_otel.models import jobs, logs, tokens, upkeep, wishes, workers
 from edge_otel.models.database import DatabaseFailure, passing
 from edge_otel.models.session import hasty_session
 from edge_otel.models.tables import Job, LogChunk, Token, Worker
@@ -87,7 +87,7 @@ def test_heartbeats_while_the_worker_is_expired_and_removed_are_answered(api, to
             session.flush()
             if turn == 6:
                 with suppress(WorkerActive):
-                    workers.remove(session, "w")
+                    wishes.remove(session, "w")
         return None
 
     assert set(at_once(go, range(AT_ONCE))) <= {None, 200, 404}

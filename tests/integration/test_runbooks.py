@@ -1,22 +1,17 @@
-"""The runbooks, against what they speak of: alerts and their numbers, commands, queries."""
+"""The runbooks, against what they speak of: alerts and their numbers, queries."""
 
 from __future__ import annotations
 
-import argparse
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from airflow.cli import cli_parser
-from edge_worker import commandline
 from tools import missing
 
 from dashboards import prometheus, recorded, rules
-from edge_otel.cli import get_cli_commands
 from edge_otel.telemetry import names
 
 TEXT = (Path(__file__).parents[2] / "docs" / "runbooks.md").read_text()
@@ -30,7 +25,6 @@ def blocks(kind):
     return sorted({line.partition("#")[0].strip() for line in lines} - {""})
 
 
-COMMANDS = sorted({*blocks("sh"), *re.findall(r"`((?:airflow edge|edge-worker) [^`…]+)`", TEXT)})
 QUERIES = blocks("promql")
 
 
@@ -47,26 +41,6 @@ def test_a_section_tells_severity_and_numbers_of_its_alert_and_what_to_look_at_a
     assert section.startswith(f"{alert.heading}\n")
     assert "**Look.**" in section
     assert "**Do.**" in section
-
-
-@pytest.fixture(scope="module")
-def airflow():
-    """The parser of ``airflow edge``."""
-    top = argparse.ArgumentParser(prog="airflow", exit_on_error=False)
-    below = top.add_subparsers(required=True)
-    for command in get_cli_commands():
-        cli_parser._add_command(below, command)
-    return top
-
-
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("airflow edge", "edge-worker"))])
-def test_a_command_is_one_that_there_is(airflow, command):
-    program, *arguments = shlex.split(command)
-    parser = airflow if program == "airflow" else commandline.parser()
-    try:
-        parser.parse_args(arguments)
-    except (SystemExit, argparse.ArgumentError) as wrong:
-        pytest.fail(f"{command}: {wrong}")
 
 
 def test_promtool_can_read_every_query(tmp_path):

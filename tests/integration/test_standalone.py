@@ -122,6 +122,10 @@ def test_it_serves_the_same_paths_as_inside_airflow_and_nothing_else(start, data
     answer = server.call("POST", "/v1/worker/w", token, json=registration())
     assert (answer.status_code, answer.json()["state"]) == (200, "starting")
     assert server.call("POST", "/v1/worker/other", token, json=registration()).status_code == 403
+    # The fleet page needs Airflow's login.
+    assert (
+        server.call("GET", "/ui/context").status_code == server.call("GET", "/ui/static/x/page.js").status_code == 404
+    )
     for path in ("/", "/v1/health", "/execution/", "/api/v2/version"):
         assert requests.get(f"http://127.0.0.1:{server.port}{path}", timeout=10).status_code == 404
     assert "execution_api_url is not set" in server.process.log.read_text()

@@ -95,6 +95,22 @@ def test_rotation_gives_the_same_scope_and_lifetime_and_ends_the_old_one(databas
             tokens.rotate(session, "nothing", overlap=DAY, now=NOW, by=None)
 
 
+def test_a_token_rotated_again_gives_the_lifetime_that_it_was_made_for(database):
+    def rotated(session, token_id):
+        new, _ = tokens.rotate(session, token_id, overlap=DAY, now=NOW, by=None)
+        session.flush()
+        return new.id, new.expires_at
+
+    with database() as session:
+        old_id, _ = create(session, lifetime=100 * DAY)
+        # Nobody heard the answer, so that one is revoked, and another is made.
+        lost_id, _ = rotated(session, old_id)
+        tokens.revoke(session, lost_id, NOW)
+        new_id, ends = rotated(session, old_id)
+        assert ends == NOW + 100 * DAY
+        assert rotated(session, new_id)[1] == rotated(session, old_id)[1] == ends
+
+
 def test_rotation_never_prolongs_the_old_token(database):
     with database() as session:
         old_id, old = create(session, lifetime=SECOND)
@@ -147,3 +163,10 @@ def test_nothing_takes_over_from_a_token_that_has_ended(database, end):
     later = NOW + 2 * DAY if end == "expired" else NOW
     with database() as session, pytest.raises(TokenEnded):
         tokens.rotate(session, token_id, overlap=DAY, now=later, by="ann")
+
+
+def test_a_token_for_a_hundred_years_lasts_as_long_as_the_database_can_tell(database):
+    with database() as session:
+        token_id, _ = create(session, lifetime=36_500 * DAY)
+    with database() as session:
+        assert tokens.get(session, token_id).expires_at > NOW + 4_000 * DAY

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 from collections.abc import Iterator
 from datetime import timedelta
 from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,7 +17,9 @@ from rows import NOW, claim, queue_job, register
 from served import registration, wish
 from sqlalchemy import event, text
 
-from edge_otel.models import jobs, reports, tokens, upkeep, wakeup, workers
+from edge_otel.api import listening
+from edge_otel.api.listening import Listening
+from edge_otel.models import jobs, reports, tokens, upkeep, wakeup, wishes
 from edge_otel.models.database import DatabaseFailure
 from edge_otel.models.tables import Job
 from edge_otel.models.wakeup import Listener
@@ -154,24 +159,24 @@ def test_a_job_that_a_polling_worker_declines_is_told(database, api, token, list
 
 
 def _wish_maintenance(session) -> None:
-    workers.request_maintenance(session, "w", None, NOW, by="me")
+    wishes.request_maintenance(session, "w", None, NOW, by="me")
 
 
 def _end_maintenance(session) -> None:
     _wish_maintenance(session)
-    workers.end_maintenance(session, "w", NOW, by="me")
+    wishes.end_maintenance(session, "w", NOW, by="me")
 
 
 def _wish_shutdown(session) -> None:
-    workers.request_shutdown(session, "w", NOW, by="me")
+    wishes.request_shutdown(session, "w", NOW, by="me")
 
 
 def _wish_slots(session) -> None:
-    workers.set_concurrency(session, "w", 2)
+    wishes.set_concurrency(session, "w", 2, NOW, by="ann")
 
 
 def _wish_queues(session) -> None:
-    workers.change_queues(session, "w", ["gpu"], [])
+    wishes.change_queues(session, "w", ["gpu"], [], NOW, by="ann")
 
 
 @on_postgresql
@@ -263,6 +268,42 @@ def test_a_connection_that_died_is_readable_and_raises(database, database_url, d
 
 
 @on_postgresql
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_connection_that_died_is_left_and_another_one_opened(database, database_url, driver, monkeypatch):
+    use(database_url.replace("+psycopg2", f"+{driver}"))
+    monkeypatch.setattr(listening, "AGAIN_AFTER", 0.1)
+    failures: list[dict[str, Any]] = []
+
+    def terminate() -> None:
+        with database() as session:
+            others = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+            assert session.scalars(others).all() == [True]
+
+    async def listen() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        heard = SimpleNamespace(told=False, wake=lambda: None)
+        loop = Listening(heard, SimpleNamespace(note=lambda name: None))
+        task = asyncio.create_task(loop.run())
+        async with asyncio.timeout(30):
+            for _ in range(3):
+                while not heard.told:
+                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(terminate)
+                while heard.told:
+                    await asyncio.sleep(0.01)
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        loop.close()
+
+    try:
+        asyncio.run(listen())
+        assert failures == []
+    finally:
+        use(database_url)
+
+
+@on_postgresql
 def test_a_database_that_is_away_cannot_be_listened_to(database, database_url):
     use(database_url.rpartition("/")[0] + "/nowhere")
     try:
@@ -278,6 +319,6 @@ def test_other_databases_tell_nothing(database):
     with database() as session:
         register(session, "w", NOW)
         queue_job(session, NOW)
-        workers.set_concurrency(session, "w", 2)
+        wishes.set_concurrency(session, "w", 2, NOW, by="ann")
     with database() as session:
         assert session.query(Job).count() == 1

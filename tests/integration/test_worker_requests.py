@@ -6,20 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from rows import NOW, ask, beat, history, register, register_as
+from rows import NOW, ask, beat, history, register, register_as, report
 
 from edge_otel.errors import BadInput, QueueNotAllowed, WorkerGone
-from edge_otel.models import tokens, workers
+from edge_otel.models import tokens, wishes, workers
 from edge_otel.state import WorkerState
 
 S = WorkerState
 SECOND = timedelta(seconds=1)
+SILENCE = timedelta(seconds=150)
 
 
 def test_a_maintenance_request_stands_until_the_worker_obeys_and_keeps_its_comment(database):
     with database() as session:
         register(session, "w", NOW)
-        ask(session, workers.request_maintenance, "disk swap", NOW, by="ann")
+        ask(session, wishes.request_maintenance, "disk swap", NOW, by="ann")
         worker = beat(session, NOW + SECOND, S.RUNNING, jobs_active=1)
         assert (worker.state, worker.maintenance_comment) == (S.MAINTENANCE_REQUEST, "disk swap")
         worker = beat(session, NOW + SECOND, S.MAINTENANCE_PENDING, jobs_active=1)
@@ -29,9 +30,9 @@ def test_a_maintenance_request_stands_until_the_worker_obeys_and_keeps_its_comme
             "disk swap",
             "admin",
         )
-        ask(session, workers.end_maintenance, NOW, by="bob")
+        ask(session, wishes.end_maintenance, NOW + 2 * SECOND, by="bob")
         assert worker.state == S.MAINTENANCE_EXIT
-        worker = beat(session, NOW + SECOND, S.MAINTENANCE_MODE)
+        worker = beat(session, NOW + 3 * SECOND, S.MAINTENANCE_MODE)
         assert (worker.state, worker.maintenance_comment, worker.maintenance_origin) == (S.IDLE, None, None)
         assert [cause for *_, cause in history(session)] == [
             "registered",
@@ -58,7 +59,7 @@ def test_an_administrator_who_takes_over_an_automatic_maintenance_is_not_overrul
         register(session, "w", NOW)
         own = {"maintenance_comments": "Disk at 98 %", "maintenance_origin": "automatic"}
         beat(session, NOW, S.MAINTENANCE_MODE, **own)
-        ask(session, workers.request_maintenance, None, NOW, by="ann")
+        ask(session, wishes.request_maintenance, None, NOW, by="ann")
         worker = beat(session, NOW, S.MAINTENANCE_MODE, **own)
         assert (worker.state, worker.maintenance_origin) == (S.MAINTENANCE_REQUEST, "admin")
         worker = beat(session, NOW, S.IDLE)  # it has not heard, and is well again
@@ -78,19 +79,146 @@ def test_a_person_at_the_site_who_takes_over_an_automatic_maintenance_without_a_
 def test_maintenance_of_a_worker_that_is_gone_waits_for_it(database):
     with database() as session:
         register_as(session, S.OFFLINE)
-        ask(session, workers.request_maintenance, "later", NOW, by="ann")
+        ask(session, wishes.request_maintenance, "later", NOW, by="ann")
         assert register(session, "w", NOW + SECOND).state == S.MAINTENANCE_REQUEST
         assert workers.get(session, "w").maintenance_comment == "later"
+
+
+REMEMBERED = {S.MAINTENANCE_MODE: S.IDLE, S.MAINTENANCE_PENDING: S.RUNNING}
+"""What a daemon reports that remembers an administrator's maintenance; and what is stored where that was ended."""
+
+
+@pytest.mark.parametrize("returns", [register, lambda session, _, now, **said: beat(session, now, **said)])
+@pytest.mark.parametrize("remembered", REMEMBERED)
+@pytest.mark.parametrize("when", ["while it was gone", "before it was lost"])
+def test_a_maintenance_that_was_ended_does_not_come_back_with_a_worker_that_remembers_it(
+    database, returns, remembered, when
+):
+    with database() as session:
+        register(session, "w", NOW)
+        ask(session, wishes.request_maintenance, "why", NOW, by="ann")
+        beat(session, NOW, remembered)
+        if when == "before it was lost":
+            ask(session, wishes.end_maintenance, NOW, by="ann")
+        workers.expire_silent(session, 30.0, NOW + SILENCE + SECOND)
+        if when == "while it was gone":
+            ask(session, wishes.end_maintenance, NOW, by="ann")
+    with database() as session:
+        worker = returns(session, "w", NOW + 2 * SILENCE, state=remembered, maintenance_comments="why")
+        assert (worker.state, worker.maintenance_comment, worker.maintenance_origin) == (
+            REMEMBERED[remembered],
+            None,
+            None,
+        )
+
+
+@pytest.mark.parametrize("origin", ["local", "automatic"])
+def test_a_maintenance_that_the_site_has_begun_is_not_ended_behind_its_back(database, origin):
+    with database() as session:
+        register(session, "w", NOW)
+        own = {"maintenance_comments": "hot", "maintenance_origin": origin}
+        beat(session, NOW, S.MAINTENANCE_MODE, **own)
+        workers.expire_silent(session, 30.0, NOW + SILENCE + SECOND)
+        with pytest.raises(WorkerGone, match=f"its maintenance is {origin}"):
+            ask(session, wishes.end_maintenance, NOW, by="ann")
+        worker = beat(session, NOW + 2 * SILENCE, S.MAINTENANCE_MODE, **own)
+        assert (worker.state, worker.maintenance_origin) == (S.MAINTENANCE_MODE, origin)
+        ask(session, wishes.end_maintenance, NOW, by="ann")
+        assert worker.state == S.MAINTENANCE_EXIT
+
+
+def test_a_maintenance_that_begins_at_the_site_while_the_worker_is_gone_is_heeded(database):
+    with database() as session:
+        register_as(session, S.UNKNOWN)
+        own = {"maintenance_comments": "hot", "maintenance_origin": "local"}
+        worker = beat(session, NOW + SECOND, S.MAINTENANCE_MODE, **own)
+        assert (worker.state, worker.maintenance_origin) == (S.MAINTENANCE_MODE, "local")
+
+
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("first", ["maintenance", "shutdown"])
+@pytest.mark.parametrize("end", [S.OFFLINE, None])
+def test_a_worker_that_is_shut_down_in_maintenance_comes_back_in_it(database, heard, first, end):
+    """``heard``: the worker was in maintenance before the end. A poller hears of the later of two wishes only."""
+    with database() as session:
+        register(session, "w", NOW)
+        wanted = {
+            "maintenance": lambda: ask(session, wishes.request_maintenance, "new disks", NOW, by="ann"),
+            "shutdown": lambda: ask(session, wishes.request_shutdown, NOW, by="ann"),
+        }
+        wanted.pop(first)()
+        if heard and first == "maintenance":
+            beat(session, NOW, S.MAINTENANCE_PENDING, jobs_active=1)
+        [other] = wanted.values()
+        other()
+        said = {"maintenance_comments": "new disks"} if heard else {}
+        worker = beat(session, NOW, S.TERMINATING, jobs_active=1, **said)
+        assert (worker.state, worker.maintenance_comment, worker.maintenance_origin) == (
+            S.SHUTDOWN_REQUEST,
+            "new disks",
+            "admin",
+        )
+        if end is None:
+            workers.expire_silent(session, 30.0, NOW + SILENCE + SECOND)
+        else:
+            beat(session, NOW, S.OFFLINE_MAINTENANCE if heard else S.OFFLINE, **said)
+        assert (worker.state, worker.maintenance_comment, worker.maintenance_origin) == (
+            S.OFFLINE_MAINTENANCE,
+            "new disks",
+            "admin",
+        )
+        assert register(session, "w", NOW + SECOND).state == S.MAINTENANCE_REQUEST
+
+
+def test_a_maintenance_stands_however_often_a_farewell_is_said_and_whoever_returns_without_having_heard(database):
+    with database() as session:
+        register(session, "w", NOW)
+        ask(session, wishes.request_maintenance, "new disks", NOW, by="ann")
+        ask(session, wishes.request_shutdown, NOW, by="ann")
+        ask(session, wishes.request_maintenance, None, NOW, by="bob")
+        for _ in range(2):
+            worker = beat(session, NOW, S.OFFLINE)
+            assert (worker.state, worker.maintenance_comment) == (S.OFFLINE_MAINTENANCE, "new disks")
+        worker = beat(session, NOW, S.IDLE)
+        assert (worker.state, worker.maintenance_comment) == (S.MAINTENANCE_REQUEST, "new disks")
+
+
+def test_a_maintenance_of_the_workers_own_that_is_over_before_it_stops_does_not_come_back(database):
+    with database() as session:
+        register(session, "w", NOW)
+        own = {"maintenance_comments": "Disk at 98 %", "maintenance_origin": "automatic"}
+        beat(session, NOW, S.MAINTENANCE_PENDING, jobs_active=1, **own)
+        beat(session, NOW, S.TERMINATING, jobs_active=1, **own)
+        worker = beat(session, NOW, S.TERMINATING, jobs_active=1)
+        workers.expire_silent(session, 30.0, NOW + SILENCE + SECOND)
+        assert (worker.state, worker.maintenance_origin) == (S.UNKNOWN, None)
+        assert register(session, "w", NOW + 2 * SILENCE).state == S.STARTING
+
+
+@pytest.mark.parametrize("shut_down", [True, False])
+def test_a_maintenance_that_was_ended_is_over_though_the_worker_stops_before_it_hears(database, shut_down):
+    with database() as session:
+        register(session, "w", NOW)
+        ask(session, wishes.request_maintenance, "why", NOW, by="ann")
+        beat(session, NOW, S.MAINTENANCE_PENDING, jobs_active=1)
+        ask(session, wishes.end_maintenance, NOW, by="ann")
+        if shut_down:
+            ask(session, wishes.request_shutdown, NOW, by="ann")
+        said = {"maintenance_comments": "why"}
+        beat(session, NOW, S.TERMINATING, jobs_active=1, **said)
+        worker = beat(session, NOW, S.OFFLINE_MAINTENANCE, **said)
+        assert (worker.state, worker.maintenance_comment, worker.maintenance_origin) == (S.OFFLINE, None, None)
+        assert register(session, "w", NOW + SECOND, state=S.MAINTENANCE_MODE, **said).state == S.IDLE
 
 
 def test_a_shutdown_request_is_for_a_connected_worker_only(database):
     with database() as session:
         worker = register(session, "w", NOW)
-        ask(session, workers.request_shutdown, NOW, by="ann")
+        ask(session, wishes.request_shutdown, NOW, by="ann")
         assert beat(session, NOW, S.RUNNING).state == S.SHUTDOWN_REQUEST
         assert beat(session, NOW, S.OFFLINE).state == S.OFFLINE
         with pytest.raises(WorkerGone):
-            ask(session, workers.request_shutdown, NOW, by="ann")
+            ask(session, wishes.request_shutdown, NOW, by="ann")
         assert worker.state == S.OFFLINE
 
 
@@ -101,14 +229,14 @@ def test_queues_change_only_while_connected_and_within_the_token(database):
         )
         session.flush()
         worker = register(session, "w", NOW, token_id=token.id, queues=["a"])
-        assert ask(session, workers.change_queues, ["b"], ["a"]) == ["b"]
+        assert ask(session, wishes.change_queues, ["b"], ["a"], NOW, by="ann") == ["b"]
         with pytest.raises(QueueNotAllowed, match="a, b"):
-            ask(session, workers.change_queues, ["c"], [])
-        assert ask(session, workers.change_queues, [], ["b"]) == []
+            ask(session, wishes.change_queues, ["c"], [], NOW, by="ann")
+        assert ask(session, wishes.change_queues, [], ["b"], NOW, by="ann") == []
         worker.state = S.OFFLINE
         session.flush()
         with pytest.raises(WorkerGone):
-            ask(session, workers.change_queues, ["a"], [])
+            ask(session, wishes.change_queues, ["a"], [], NOW, by="ann")
     with database() as session:
         assert workers.get(session, "w").queues == []
 
@@ -117,21 +245,21 @@ def test_a_worker_never_has_more_queues_than_it_could_register_with(database):
     with database() as session:
         register(session, "w", NOW, queues=["a"])
         with pytest.raises(BadInput, match="would have 65 queues; 64 are allowed"):
-            ask(session, workers.change_queues, [f"q{n}" for n in range(64)], [])
-        assert len(ask(session, workers.change_queues, [f"q{n}" for n in range(64)], ["a"])) == 64
+            ask(session, wishes.change_queues, [f"q{n}" for n in range(64)], [], NOW, by="ann")
+        assert len(ask(session, wishes.change_queues, [f"q{n}" for n in range(64)], ["a"], NOW, by="ann")) == 64
 
 
 def test_a_worker_of_all_queues_that_gets_one_serves_only_that(database):
     with database() as session:
         register(session, "w", NOW)
-        assert ask(session, workers.change_queues, [], ["a"]) is None
-        assert ask(session, workers.change_queues, ["a"], []) == ["a"]
+        assert ask(session, wishes.change_queues, [], ["a"], NOW, by="ann") is None
+        assert ask(session, wishes.change_queues, ["a"], [], NOW, by="ann") == ["a"]
 
 
 def test_concurrency_of_a_connected_worker_is_kept_beside_its_own(database):
     with database() as session:
         register(session, "w", NOW)
-        ask(session, workers.set_concurrency, 9)
+        ask(session, wishes.set_concurrency, 9, NOW, by="ann")
         worker = beat(session, NOW)
         assert (worker.slots, worker.slots_wanted) == (4, 9)
 
@@ -143,7 +271,7 @@ def test_heartbeats_and_requests_at_once_lose_no_request(database):
     def work(turn: int) -> None:
         with database() as session:
             if turn == 5:
-                ask(session, workers.request_maintenance, "now", NOW, by="ann")
+                ask(session, wishes.request_maintenance, "now", NOW, by="ann")
             else:
                 beat(session, NOW + turn * SECOND)
 
@@ -151,3 +279,17 @@ def test_heartbeats_and_requests_at_once_lose_no_request(database):
         list(pool.map(work, range(12)))
     with database() as session:
         assert workers.get(session, "w").state == S.MAINTENANCE_REQUEST
+
+
+def test_a_comment_is_not_taken_back_by_a_heartbeat_that_has_not_heard_of_it(database):
+    with database() as session:
+        register(session, "w", NOW)
+        ask(session, wishes.request_maintenance, "new disks", NOW, by="ann")
+        said = report(S.MAINTENANCE_MODE, maintenance_comments="new disks")
+        workers.heartbeat(session, "w", said, NOW, token_id="t1", trace_id=None)
+        ask(session, wishes.change_comment, "new fans", NOW, by="ann")
+        worker = workers.heartbeat(session, "w", said, NOW, token_id="t1", trace_id=None)
+        assert (worker.maintenance_comment, worker.maintenance_origin) == ("new fans", "admin")
+        local = report(S.MAINTENANCE_MODE, maintenance_comments="at the site", maintenance_origin="local")
+        worker = workers.heartbeat(session, "w", local, NOW, token_id="t1", trace_id=None)
+        assert (worker.maintenance_comment, worker.maintenance_origin) == ("at the site", "local")

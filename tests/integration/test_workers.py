@@ -13,7 +13,7 @@ from edge_otel.errors import (
     WorkerActive,
     WorkerNotFound,
 )
-from edge_otel.models import tokens, upkeep, workers
+from edge_otel.models import tokens, upkeep, wishes, workers
 from edge_otel.models.tables import Worker
 from edge_otel.state import JobState, WorkerState
 
@@ -151,15 +151,26 @@ def test_a_worker_is_removed_with_its_history_once_it_is_gone(database):
     with database() as session:
         worker = register(session, "w", NOW)
         with pytest.raises(WorkerActive):
-            ask(session, workers.remove)
+            ask(session, wishes.remove)
         worker.state = S.UNKNOWN
         session.flush()
-        ask(session, workers.remove)
+        ask(session, wishes.remove)
     with database() as session:
         assert workers.every(session) == []
         assert workers.events_of(session, "w") == []
         with pytest.raises(WorkerNotFound):
-            ask(session, workers.remove)
+            ask(session, wishes.remove)
+
+
+def test_what_people_did_is_found_behind_any_number_of_changes(database):
+    with database() as session:
+        register(session, "w", NOW)
+        ask(session, wishes.set_concurrency, 9, NOW, by="ann")
+        for second in range(1, 8):
+            beat(session, NOW + second * SECOND, S.RUNNING if second % 2 else S.IDLE)
+        newest = [event.at for event in workers.events_of(session, "w", 3)]
+        assert newest == [NOW + second * SECOND for second in (7, 6, 5)]
+        assert [event.detail for event in workers.events_of(session, "w", 3, actions=True)] == ["slots: 4 to 9"]
 
 
 def test_old_events_are_purged_up_to_a_limit(database, monkeypatch):

@@ -12,7 +12,7 @@ from edge_otel.telemetry import fleet, names
 from edge_otel.telemetry.fleet import Jobs, Snapshot, Worker
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-IDLE = Worker("w", "idle", None, None, 4, None, {}, None, None, 30.0, NOW)
+IDLE = Worker("w", "idle", None, None, 4, None, None, None, 30.0, NOW, {})
 
 
 def snapshot(*workers, jobs=(), **used):

@@ -45,6 +45,18 @@ def test_a_worker_that_is_silent_since_a_moment_may_come_back_with_its_job(is_ta
     assert outcome(accepted, NOW, GRACE) is None
 
 
+def test_a_scheduler_whose_clock_is_behind_takes_no_job_from_a_worker_that_was_just_heard():
+    fields = {"last_heartbeat": NOW - SECOND, "gone_since": NOW - timedelta(minutes=10)}
+    assert outcome(job(gone=True, state="queued", **fields), NOW, GRACE) is None
+
+
+@pytest.mark.parametrize(("gone_for", "expected"), [(119, None), (121, JobState.LOST)])
+def test_the_time_to_come_back_begins_when_the_worker_is_taken_for_gone(gone_for, expected):
+    gone_since = NOW - timedelta(seconds=gone_for)
+    silent = job(gone=True, state="queued", last_heartbeat=NOW - timedelta(days=1), gone_since=gone_since)
+    assert outcome(silent, NOW, GRACE) is expected
+
+
 @pytest.mark.parametrize(
     ("state", "expected"),
     [(s, JobState.SUCCESS) for s in ENDED_WELL]
@@ -93,6 +105,13 @@ def test_a_task_is_lost_when_its_silent_worker_has_promised_to_have_stopped_it(s
     last_heartbeat = NOW - timedelta(seconds=silence)
     cut_off = job(gone=True, state=state, last_heartbeat=last_heartbeat, stopped_after=PROMISE)
     assert outcome(cut_off, NOW, GRACE) is expected
+
+
+@pytest.mark.parametrize(("gone_for", "expected"), [(60, None), (61, JobState.LOST)])
+def test_the_promise_of_a_worker_that_counts_as_gone_since_a_moment_is_not_relied_on_yet(gone_for, expected):
+    last, gone = NOW - timedelta(days=1), NOW - timedelta(seconds=gone_for)
+    silent = job(gone=True, state="running", last_heartbeat=last, gone_since=gone, stopped_after=PROMISE)
+    assert outcome(silent, NOW, GRACE) is expected
 
 
 def test_neither_a_worker_that_is_there_nor_one_that_keeps_its_jobs_nor_an_unknown_one_loses_a_task():

@@ -18,7 +18,7 @@ exit codes of start:
 exit codes of the other commands:
   0  done
   1  status --check: not as it should be
-  2  bad arguments, or no daemon answers
+  2  bad arguments, no daemon answers, or its answer cannot be printed
 """
 
 SIGNALS = """\
@@ -88,6 +88,7 @@ def _add_maintenance(commands: _Commands[argparse.ArgumentParser]) -> None:
     switches = maintenance.add_subparsers(dest="switch", required=True, metavar="on|off|comment")
     on = _local(switches, "on", "take no jobs; those that run go on")
     on.add_argument("--comment", dest="text", default="", metavar="TEXT", help="why, for those who look centrally")
+    on.add_argument("--wait", action="store_true", help="return when its jobs are over, or the maintenance is")
     _local(switches, "off", "take jobs again")
     comment = _local(switches, "comment", "say anew why no jobs are taken")
     comment.add_argument("text", metavar="TEXT")
@@ -183,4 +184,10 @@ def _add_start_options(start: argparse.ArgumentParser) -> None:
     own = start.add_argument_group("the daemon's log")
     own.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error; default: info")
     own.add_argument("--log-format", metavar="auto|text|json", help="auto, the default: text on a terminal, else JSON")
+    own.add_argument(
+        "--log-lines",
+        metavar="N",
+        help="newest lines, from info on, that a heartbeat takes along to be seen centrally; default, and most: 50;"
+        " 0: none",
+    )
     start.add_argument("--config", type=Path, metavar="FILE", help="TOML file with any of these options")

@@ -35,7 +35,7 @@ class Contact:
     """The last contact. Times are of ``clock``."""
 
     def __init__(self, folder: Path, policy: Policy, now: float) -> None:
-        self.policy = policy
+        self.policy = self._wanted = self._telling = policy
         self.path = folder / NAME
         self._last = self._sent = now
         self._written = 0.0
@@ -47,31 +47,58 @@ class Contact:
     @property
     def facts(self) -> dict[str, float]:
         """What the server is told of the policy."""
-        after = self.policy.stopped_after
+        after = self._wanted.stopped_after
         return {} if after is None else {STOPPED_AFTER: after}
 
     def sending(self, now: float) -> None:
         """Note that a heartbeat is sent."""
-        self._sent = now
+        self._sent, self._telling = now, self._wanted
 
     def answered(self) -> None:
         """Note that the server has answered it; it may have heard of it as early as it was sent."""
-        self._last = sent = self._sent
+        self._last = self._sent
+        if self.policy != self._telling == self._wanted:
+            self._follow(self._wanted)
         limit = self.policy.stopped_after
-        if limit is None or sent - self._written < min(WRITTEN_EVERY, limit / 10):
+        if limit is not None and self._sent - self._written >= min(WRITTEN_EVERY, limit / 10):
+            self._write(limit)
+
+    def heed(self, policy: Policy) -> None:
+        """Take over another policy: one that stops jobs sooner at once; another when the server, which counts on the
+        promise that it has, was told."""
+        self._wanted = policy
+        before, after = self.policy.stopped_after, policy.stopped_after
+        if after is not None and (before is None or after <= before):
+            self._follow(policy)
+
+    def _follow(self, policy: Policy) -> None:
+        self.policy = policy
+        if (limit := policy.stopped_after) is not None:
+            self._write(limit)
             return
-        record = f"{kin.boot() or '-'} {self._last:015.3f} {limit + SUPERVISORS_LATER:015.3f}\n"
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("running tasks still have the former policy should the daemon go: %s", error)  # noqa: TRY400
+
+    @property
+    def record(self) -> str:
+        """What supervisors are to know, though it may not be possible to write it; empty where tasks are kept."""
+        limit = self.policy.stopped_after
+        return "" if limit is None else _record(self._last, limit)
+
+    def _write(self, limit: float) -> None:
         try:
             # In place and of one length: that needs no room on a full disk.
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
-                os.write(descriptor, record.encode())
+                os.write(descriptor, _record(self._last, limit).encode())
             finally:
                 os.close(descriptor)
         except OSError as error:
             log.error("cannot remember the last contact with the server: %s", error)  # noqa: TRY400
         else:
-            self._written = sent
+            self._written = self._last
 
     def silence(self, now: float) -> float:
         """Return the seconds without an answer."""
@@ -88,3 +115,7 @@ class Contact:
             return float(last) if boot == (kin.boot() or "-") else None
         except (OSError, ValueError):
             return None
+
+
+def _record(last: float, limit: float) -> str:
+    return f"{kin.boot() or '-'} {last:015.3f} {limit + SUPERVISORS_LATER:015.3f}\n"

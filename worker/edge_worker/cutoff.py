@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 
 from edge_worker import contact
 from edge_worker.disconnect import Pressure, press
@@ -23,14 +24,11 @@ class Cutoff:
 
     async def run(self) -> None:
         """Look again and again; never returns."""
-        policy = self._station.contact.policy
-        if policy.stop_after is None:
-            await asyncio.Event().wait()
-            return
-        pause = min(LOOK, policy.stop_after / 10)
-        told = f"The edge worker stopped the task: no server has answered for {policy.stop_after:g} s (stop-after)."
         before = Pressure.NONE
         while True:
+            policy = self._station.contact.policy
+            after = policy.stop_after or math.inf
+            told = f"The edge worker stopped the task: no server has answered for {after:g} s (stop-after)."
             pressure = press(policy, self._station.contact.silence(contact.clock()))
             for job in [job for job in self._station.jobs.values() if job.running]:
                 if pressure is Pressure.STOP:
@@ -40,4 +38,4 @@ class Cutoff:
             if pressure is Pressure.NONE and before is not Pressure.NONE:
                 self._station.room.set()
             before = pressure
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(LOOK, after / 10))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge_otel import __version__
@@ -26,6 +28,7 @@ from edge_worker.journal import Journal
 from edge_worker.launch import InterpreterLauncher, Launcher, ZygoteLauncher
 from edge_worker.link import Link
 from edge_worker.logexport import LogExport
+from edge_worker.logtail import LogTail
 from edge_worker.loop import Loop
 from edge_worker.meters import Meters
 from edge_worker.notify import Notifier, watch
@@ -50,6 +53,9 @@ log = logging.getLogger(__name__)
 AGAIN = 10.0
 """Seconds until a loop that had a defect begins again."""
 
+STOPPED_WITHIN = 20.0
+"""Seconds for the parts to let go: each has its own bound, but may wait for a thread that hangs."""
+
 OPEN_FILES = 16_384
 """A job needs three at most."""
 
@@ -60,11 +66,12 @@ async def run(
     interpreter: TaskInterpreter,
     users: UserFacts | None,
     export: LogExport,
+    tail: LogTail,
 ) -> int:
     """Run the daemon until it has left; return the exit code. ``sources`` reads the settings again. Raises
     BadSetting."""
     prepare_loop()
-    daemon = Daemon(settings, sources, interpreter, users, export)
+    daemon = Daemon(settings, sources, interpreter, users, export, tail)
     await daemon.start()
     try:
         code = await daemon.loop()
@@ -88,6 +95,7 @@ class Daemon:
         interpreter: TaskInterpreter,
         users: UserFacts | None,
         export: LogExport,
+        tail: LogTail,
     ) -> None:
         """Lock the state folder and put the parts together. Raises BadSetting."""
         self._settings = settings
@@ -108,7 +116,8 @@ class Daemon:
         if users is not None:
             users.ready()
         task_env = environment.for_tasks(os.environ, users_env, settings.name, self._receiver.url)
-        station = self._station = Station(settings, Watch(settings, host, users), self._journal, task_env, self._outbox)
+        eye = Watch(settings, host, users)
+        station = self._station = Station(settings, eye, self._journal, task_env, self._outbox, tail)
         self._launcher = make_launcher(settings, task_env)
         self._who = resource("edge-worker", **{names.WORKER_NAME: settings.name})
         self._spans = Spans(settings.name, span_recorder(self._who, self._outbox), self._outbox.written)
@@ -126,6 +135,7 @@ class Daemon:
             renews=station.renews,
             task_env=lambda: station.task_env,
             settings=lambda: station.settings,
+            forget=self._journal.forget,
             changed=station.changed,
         )
         self._reload = Reload(station, sources, self._task_env, token, self._launcher, self._notifier)
@@ -156,6 +166,14 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         self._desk.close()
+        try:
+            async with asyncio.timeout(STOPPED_WITHIN):
+                await self._close()
+        except TimeoutError:
+            log.warning("something does not let go within %.0f s; the daemon leaves all the same", STOPPED_WITHIN)
+        self._journal.unlock()
+
+    async def _close(self) -> None:
         await self._launcher.close()
         await self._site.shipping.close()
         self._receiver.close()
@@ -164,7 +182,6 @@ class Daemon:
         await asyncio.to_thread(self._export.close)
         await asyncio.to_thread(self._outbox.close)
         await self._transport.close()
-        self._journal.unlock()
 
     def _observe(self) -> None:
         """Start what looks at this worker again and again."""
@@ -209,7 +226,22 @@ def prepare_loop() -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(daemonlog.heed_callbacks)
     # Files and checksums; the default would be many threads, each with its own memory arena.
-    loop.set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="files"))
+    loop.set_default_executor(Threads(2, thread_name_prefix="files"))
+    resolvers = Threads(2, thread_name_prefix="names")
+
+    async def resolve(host: Any, port: Any, **more: int) -> Any:
+        return await loop.run_in_executor(resolvers, partial(socket.getaddrinfo, host, port, **more))
+
+    # Without a name server each takes half a minute and more, and would hold up all else that needs a thread.
+    loop.getaddrinfo = resolve  # type: ignore[method-assign]
+
+
+class Threads(ThreadPoolExecutor):
+    """Of which one may hang, on a disk or for a name: asyncio would wait for it at the end, without bound."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for none."""
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 def allow_files() -> None:

@@ -10,8 +10,18 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from edge_otel.telemetry import context
-from edge_otel.telemetry.redaction import without_user_info
+from edge_otel.telemetry.redaction import without_secrets
 from edge_worker import subject
+
+
+def message(record: logging.LogRecord) -> str:
+    """Return what a record says, as it may leave this machine: without secrets, and such as can be encoded."""
+    return encodable(without_secrets(record.getMessage()))
+
+
+def encodable(text: str) -> str:
+    """Return a text without what stands for bytes of file names that are no text."""
+    return text.encode(errors="replace").decode()
 
 
 class TextLines(logging.Formatter):
@@ -19,7 +29,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and the exception below it."""
-        return without_user_info(super().format(record))
+        return without_secrets(super().format(record))
 
 
 class JsonLines(logging.Formatter):
@@ -31,7 +41,7 @@ class JsonLines(logging.Formatter):
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": without_user_info(record.getMessage()),
+            "event": without_secrets(record.getMessage()),
         }
         about = subject.current()
         if about.carrier:
@@ -39,7 +49,7 @@ class JsonLines(logging.Formatter):
             line["trace_flags"] = f"{int(context.sampled(about.carrier)):02x}"
         line.update(about.attributes)
         if record.exc_info:
-            line["exception"] = without_user_info(self.formatException(record.exc_info))
+            line["exception"] = without_secrets(self.formatException(record.exc_info))
         return json.dumps(line)
 
 

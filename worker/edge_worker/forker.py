@@ -51,6 +51,9 @@ class Forker:
         """Bytes, when it was ready."""
         self._refused = ""
         """Why it could not fork."""
+        self._retired = False
+        self._orders = b""
+        """What found no room in its pipe yet."""
         with errors.open("wb") as output:
             self.process = subprocess.Popen(
                 [python, "-P", str(Path(__file__).with_name("zygote.py"))],
@@ -68,7 +71,7 @@ class Forker:
 
     @property
     def usable(self) -> bool:
-        return not self.reader.done() and self.process.stdin is not None and not self.process.stdin.closed
+        return not self.reader.done() and not self._retired
 
     def unfit(self, now: float) -> str | None:
         """Return why it should take no more jobs, None where it may; ``now`` is of the monotonic clock."""
@@ -84,16 +87,14 @@ class Forker:
 
         A zygote that says nothing at all for a while is killed. The jobs that it has started go on.
         """
+        if self.usable:
+            self._orders += json.dumps({"folder": folder}).encode() + b"\n"
+            self._send()
+        if not self.usable:
+            raise LaunchFailed("the zygote does not listen")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.starting[folder] = future
         self.running[folder] = asyncio.Event()
-        assert self.process.stdin is not None
-        try:
-            os.write(self.process.stdin.fileno(), json.dumps({"folder": folder}).encode() + b"\n")
-        except OSError as error:
-            self.starting.pop(folder)
-            self.running.pop(folder)
-            raise LaunchFailed(f"the zygote does not listen: {error.strerror}") from None
         before = -1
         while not future.done():
             if before == self._heard:
@@ -111,9 +112,29 @@ class Forker:
 
     def retire(self) -> None:
         """Give it no more jobs: it goes when its last child has ended."""
-        if self.process.stdin is not None:
-            with suppress(OSError):
-                self.process.stdin.close()
+        self._retired = True
+        self._send()
+
+    def _send(self) -> None:
+        """Write the orders for which there is room, and the rest when there is more; close behind the last one."""
+        stdin = self.process.stdin
+        assert stdin is not None
+        if stdin.closed:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_writer(stdin)
+        try:
+            if self._orders:
+                self._orders = self._orders[os.write(stdin.fileno(), self._orders) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # It has died, and its reader will say so: the next launch must not wait for that.
+            self._orders, self._retired = b"", True
+        if self._orders:
+            loop.add_writer(stdin, self._send)
+        elif self._retired:
+            stdin.close()
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
@@ -124,6 +145,7 @@ class Forker:
                 self._hear(json.loads(line))
         finally:
             pipe.close()
+            self._orders = b""
             self.retire()
             why = LaunchFailed("; ".join(["the zygote has ended", *tail(self.errors, 5)]))
             awaited: list[asyncio.Future[Any]] = [self.ready, *self.starting.values()]

@@ -28,13 +28,16 @@ class Ground:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            self._station.grounded(await self._look())
+            trouble = await self._look()
+            self._station.grounded(trouble)
+            if trouble is None and self._journal.left:
+                await asyncio.to_thread(self._journal.sweep)
             await asyncio.sleep(LOOK)
 
     async def _look(self) -> str | None:
         """Return in words why the folder cannot be used; None where it can."""
         try:
-            if await asyncio.to_thread(self._journal.mend):
+            if await status.ask_disk(self._station, self._journal.mend):
                 log.warning("%s had been removed, at least in part, and is made anew", self._journal.path)
         except OSError as error:
             return error.strerror or str(error)

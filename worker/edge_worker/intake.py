@@ -138,11 +138,17 @@ class Intake:
             # The disk may take its time.
             await asyncio.to_thread(folder.open, ticket, handed)
         except OSError as error:
-            folder.remove()
+            self._journal.forget(folder)
             # First: it must not be offered again at once.
             self._station.grounded(error.strerror or str(error))
             await self._decline(ticket, f"its folder cannot be written: {error}")
             return False
+        if self._station.departure is not None:
+            # Begun meanwhile, and perhaps at its end already: nobody would wait for this job.
+            self._journal.forget(folder)
+            await self._decline(ticket, "the worker leaves")
+            return False
+        self._journal.left.discard(folder.path)
         self._own(Job(self._site, folder, ticket))
         self._station.news.set()
         return True

@@ -26,7 +26,7 @@ STALE = "stale"
 
 CANCELLED = "Cancelled"
 
-REMOVED = "The worker's folder of this task was removed while it ran. What it logged and was not sent by then is lost."
+REMOVED = "The worker's folder of this task was removed while it ran. What it had not seen of this log is lost."
 
 REST_WITHIN = 60.0
 """Seconds without progress after which the rest of the log of a job that was taken away is given up."""
@@ -98,14 +98,16 @@ class Job:
     async def run(self, how: Readopted = Readopted.ACCEPT) -> None:
         """Do all that is left to do for the job; cancelling leaves it to the next daemon."""
         try:
-            if (verdict := self._folder.verdict()) is not None and verdict.outcome == STALE:
+            verdict = self._verdict = self._folder.verdict()
+            if verdict is not None and verdict.outcome == STALE:
                 self._process = self._folder.started()
                 await self._abandon(verdict, self._ship(resume=True))
                 return
             if how is Readopted.ACCEPT:
                 if not await self._accept():
-                    self._folder.remove()
+                    self._site.forget(self._folder)
                     return
+                self._site.changed()
                 try:
                     self._folder.save(self.ticket)
                     self._process = await starting.start(self._site, self._folder, self.ticket)
@@ -117,7 +119,7 @@ class Job:
                 self._process = self._folder.started()
                 log.info("job %s: adopted, pid %s", self.ticket.id, self._process.pid if self._process else None)
             await self._see_through(self._ship(resume=how is not Readopted.ACCEPT))
-            self._folder.remove()
+            self._site.forget(self._folder)
         except Stale as stale:
             log.warning("job %s: not ours any more: %s", self.ticket.id, stale)
             why = "cancelled" if stale.error == CANCELLED else "stale_claim"
@@ -160,10 +162,13 @@ class Job:
         try:
             first: set[asyncio.Future[Any]] = {shipping, watching, self._revoked}
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if shipping.done() and not watching.done() and not self._revoked.done():
+                if isinstance(shipping.exception(), Stale):
+                    await shipping
+                # A log that is not taken does not end the job, which may still be taken away.
+                await asyncio.wait(first - {shipping}, return_when=asyncio.FIRST_COMPLETED)
             if not watching.done() and self._revoked.done():
                 raise self._revoked.result()
-            if not watching.done() and shipping.done() and isinstance(shipping.exception(), Stale):
-                await shipping
             self._verdict = await watching
             self.active = False
             self._site.changed()
@@ -174,15 +179,15 @@ class Job:
             await asyncio.gather(watching, return_exceptions=True)
 
     async def _watch(self) -> Verdict:
-        verdict = self._verdict or self._folder.verdict()
-        if verdict is not None:
-            return verdict
+        if self._verdict is not None:
+            return self._verdict
         code: int | None = None
         while (process := self._process) is not None:
             code = await processes.ended(process)
-            self._process = process = self._folder.started() or process
-            if not processes.alive(process):
+            self._process, lives = stopping.claimant(self._folder, process)
+            if not lives:
                 break
+        process = self._process
         result = await stopping.result(self._site, self._folder, process) or Result(code, None, time.time())
         out_of_memory = rose(self.ticket.oom_kills, oom.kills())
         restarted = process is not None and processes.rebooted_since(process)
@@ -204,7 +209,7 @@ class Job:
         if await asyncio.to_thread(self._folder.restore):
             await self._explain(REMOVED)
         length, digest = await self._shipper.measure()
-        error = ending.error[:4000] if ending.error else None
+        error = ending.error.encode(errors="backslashreplace").decode()[:4000] if ending.error else None
         verdict = Verdict(
             ending.succeeded,
             ending.exit_code,
@@ -285,7 +290,7 @@ class Job:
             rest = self._deliver(self._verdict, shipping)
             if not await while_it_moves(rest, lambda: self._shipper.backlog, REST_WITHIN):
                 log.warning("job %s: %d bytes of its log were not sent", self.ticket.id, self._shipper.backlog)
-        self._folder.remove()
+        self._site.forget(self._folder)
 
     def _mark(self, **changes: Any) -> None:
         assert self._verdict is not None

@@ -181,8 +181,9 @@ class JobFolder:
         return path if path.is_relative_to(self.logs) and path != self.logs else None
 
     def restore(self) -> bool:
-        """Make the folder anew where it was removed; return whether it was."""
-        if self.path.exists():
+        """Make the folder anew where it was removed, though a log may have been begun there since; return whether it
+        was."""
+        if os.access(self.path / "offer.json", os.F_OK):
             return False
         try:
             for folder in (self.path.parent.parent, self.path.parent, self.path):
@@ -191,9 +192,11 @@ class JobFolder:
             return False
         return True
 
-    def remove(self) -> None:
-        """Forget the job."""
+    def remove(self) -> bool:
+        """Remove all of it; return whether it was there and is gone."""
+        found = os.access(self.path, os.F_OK)
         shutil.rmtree(self.path, ignore_errors=True)
+        return found and not os.access(self.path, os.F_OK)
 
 
 class Journal:
@@ -202,6 +205,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: IO[str] | None = None
+        self.left: set[Path] = set()
+        """Folders of jobs of which all is delivered, that could not be removed, or found."""
 
     def lock(self) -> None:
         """Create the folder and take its lock; raises BadSetting where another daemon has it."""
@@ -260,6 +265,17 @@ class Journal:
     def folder(self, job_id: str, claim: int) -> JobFolder:
         """Return the folder of one claim of a job, which may not exist yet."""
         return JobFolder(self.path / "jobs" / f"{job_id}-{claim}")
+
+    def forget(self, folder: JobFolder) -> None:
+        """Remove the folder of a job that is done with, now or later: the next daemon would report it again."""
+        if not folder.remove():
+            self.left.add(folder.path)
+
+    def sweep(self) -> None:
+        """Remove what was left, where that is possible now. Blocking."""
+        for path in list(self.left):
+            if JobFolder(path).remove() or not os.access(path, os.F_OK):
+                self.left.discard(path)
 
     def jobs(self) -> Iterator[JobFolder]:
         """Yield the folders of earlier daemons."""

@@ -3,6 +3,7 @@ records that are read whatever became of them."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import suppress
@@ -45,12 +46,15 @@ def read(path: Path, record: type[T]) -> T | None:
     OSError. What a newer daemon has added is left out; what an older one has not written needs a default."""
     kind: Any = record
     try:
-        found: T = _adapter(kind).validate_json(path.read_bytes())
+        # Not by pydantic's own reader: in an error there may be the name of a file that is no text.
+        found: T = _adapter(kind).validate_python(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
     except ValidationError as wrong:
         what = wrong.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{path.name}: {'.'.join(map(str, what['loc']))}: {what['msg']}") from None
+    except (ValueError, RecursionError) as wrong:
+        raise ValueError(f"{path.name}: {wrong}") from None
     return found
 
 

@@ -22,6 +22,9 @@ HERE = Path(__file__).parent
 READY_WITHIN = 120.0
 """Seconds for a zygote to load Airflow: on a slow disk the first import takes tens of seconds."""
 
+GONE_WITHIN = 5.0
+"""Seconds in which a zygote that runs nothing goes when it is let go: one that loads may hang."""
+
 
 class Launcher(Protocol):
     """Starts jobs whose folders are complete."""
@@ -114,13 +117,20 @@ class ZygoteLauncher:
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._owned: list[Forker] = []
+        self._launches = 0
+        """That are under way: a zygote that loads runs nothing yet."""
 
     async def launch(self, folder: JobFolder) -> Started:
         """Fork a supervisor for the job."""
         if self._timer is not None:
             self._timer.cancel()
-        zygote = await self._ready()
-        await zygote.fork(str(folder.path))
+        self._launches += 1
+        try:
+            zygote = await self._ready()
+            await zygote.fork(str(folder.path))
+        finally:
+            self._launches -= 1
+            self._rest()
         started = folder.started()
         if started is None:
             raise LaunchFailed("the process did not write its pid")
@@ -145,10 +155,7 @@ class ZygoteLauncher:
             if event := zygote.running.get(str(folder.path)):
                 await event.wait()
             code = zygote.ended.pop(str(folder.path), code)
-        if self._zygote is not None and not self._zygote.running:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(self._idle, self._retire_idle)
+        self._rest()
         return code
 
     def pids(self) -> list[int]:
@@ -164,7 +171,14 @@ class ZygoteLauncher:
             if zygote.running:
                 zygote.process.returncode = 0  # meant to outlive us
                 zygote.reader.cancel()
-        await asyncio.gather(*(zygote.reader for zygote in self._owned), return_exceptions=True)
+        readers = [zygote.reader for zygote in self._owned]
+        if readers:
+            await asyncio.wait(readers, timeout=GONE_WITHIN)
+        for zygote in self._owned:
+            if not zygote.reader.done():
+                zygote.process.kill()
+                zygote.reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
 
     async def _ready(self) -> Forker:
         async with self._lock:
@@ -187,6 +201,13 @@ class ZygoteLauncher:
                 zygote.process.kill()
                 raise LaunchFailed(f"the zygote was not ready within {READY_WITHIN:.0f} s") from None
             return zygote
+
+    def _rest(self) -> None:
+        """Have the zygote go after a time in which there is nothing to do."""
+        if self._zygote is not None and not self._zygote.running and not self._launches:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(self._idle, self._retire_idle)
 
     def _retire_idle(self) -> None:
         if self._zygote is not None and not self._zygote.running:

@@ -4,11 +4,18 @@ there to do so; run by the task interpreter.
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+ANSWER_WITHIN = 5.0
+"""Seconds for the daemon: one that hangs does not stop the task, and must not keep it."""
 
 
 def clock() -> float:
@@ -37,6 +44,25 @@ def overdue(record: str, boot: str, now: float) -> float | None:
         return None
 
 
+def ask(contact: Path) -> str | None:
+    """Return what the daemon would write down, for it may not be able to; None where none answers."""
+    if sys.platform == "win32":
+        return None
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        # By way of an open folder: a socket's path has a small bound. Where there is no such way there is no answer.
+        folder = os.open(contact.parent, os.O_RDONLY)
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(ANSWER_WITHIN)
+                connection.connect(f"/proc/self/fd/{folder}/admin.sock")
+                connection.sendall(b'{"do": "contact"}\n')
+                with connection.makefile("rb") as answer:
+                    return str(json.loads(answer.readline())["record"])
+        finally:
+            os.close(folder)
+    return None
+
+
 def install(contact: Path) -> bool:
     """Have this process's supervisor look at ``contact``, which is there where the policy is to stop; return whether it
     is built as is known here."""
@@ -57,6 +83,8 @@ def install(contact: Path) -> bool:
         except OSError:
             pass
         silence = overdue(record, run, clock())
+        if silence is not None and (fresh := ask(contact)) is not None:
+            silence = overdue(fresh, run, clock())
         if silence is None:
             beat(self)
             return

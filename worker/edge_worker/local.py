@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
+from contextlib import suppress
 from typing import Any
 
+from edge_otel.state import WorkerState
 from edge_worker.admin import ask
 from edge_worker.faults import BadSetting
 from edge_worker.settings import state_dir
 
 DONE, NOT_SO = 0, 1
+LOOK = 0.5
+"""Seconds between looks at what is waited for."""
 
 
 def perform(command: str, given: dict[str, Any]) -> int:
@@ -24,7 +27,8 @@ def perform(command: str, given: dict[str, Any]) -> int:
             "comment": {"comment": given.get("text", "")},
         }
         request |= wishes[given["switch"]]
-    answer = ask(state_dir(given["state_dir"], given["config"]), request)
+    folder = state_dir(given["state_dir"], given["config"])
+    answer = ask(folder, request)
     if command == "status":
         try:
             return _show(answer, given)
@@ -33,29 +37,39 @@ def perform(command: str, given: dict[str, Any]) -> int:
                 f"the daemon is of another version: it does not tell {missing}; use --output json"
             ) from None
     if command == "reload":
-        print("changed:", ", ".join(answer["changed"]) or "nothing")  # noqa: T201
+        say(f"changed: {', '.join(answer['changed']) or 'nothing'}")
         if answer["waiting"]:
-            print("these need a restart, and are as before:", ", ".join(answer["waiting"]))  # noqa: T201
+            say(f"these need a restart, and are as before: {', '.join(answer['waiting'])}")
         return DONE
-    print(f"{answer['name']}: {answer['state']}, {len(answer['jobs'])} jobs")  # noqa: T201
-    if given.get("wait"):
-        sys.stdout.flush()
+    say(f"{answer['name']}: {answer['state']}, {len(answer['jobs'])} jobs")
+    if given.get("wait") and command == "maintenance":
+        while answer["state"] == WorkerState.MAINTENANCE_PENDING:
+            time.sleep(LOOK)
+            answer = ask(folder, {"do": "status"})
+        say(f"{answer['name']}: {answer['state']}")
+    elif given.get("wait"):
         _await_end(answer["pid"])
-        print(f"{answer['name']}: the daemon has left")  # noqa: T201
+        say(f"{answer['name']}: the daemon has left")
     return DONE
+
+
+def say(text: str) -> None:
+    """Print, unless whoever reads it has gone. Raises OSError."""
+    with suppress(BrokenPipeError):
+        print(text, flush=True)  # noqa: T201
 
 
 def _show(answer: dict[str, Any], given: dict[str, Any]) -> int:
     if given["check"] is not None:
         judged = answer[given["check"]]
-        print("; ".join(judged["reasons"]) or "ok")  # noqa: T201
+        say("; ".join(judged["reasons"]) or "ok")
         return DONE if judged["ok"] else NOT_SO
     if given["output"] == "json":
-        print(json.dumps(answer, indent=2))  # noqa: T201
+        say(json.dumps(answer, indent=2))
         return DONE
     from edge_worker.report import lines
 
-    print("\n".join(lines(answer, time.time())))  # noqa: T201
+    say("\n".join(lines(answer, time.time())))
     return DONE
 
 

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 from edge_otel import __version__
 from edge_otel.telemetry import context, names, spans
-from edge_otel.telemetry.redaction import without_user_info
+from edge_otel.telemetry.redaction import without_secrets
 from edge_worker import subject
+from edge_worker.daemonlog import encodable, message
 from edge_worker.otlp import Signal
 from edge_worker.subject import Subject
 
@@ -159,11 +160,11 @@ def _line(record: logging.LogRecord) -> Line:
     if record.exc_info and record.exc_info[0] is not None:
         kind, error, trace = record.exc_info
         more[names.EXCEPTION_TYPE] = kind.__qualname__
-        more[names.EXCEPTION_MESSAGE] = without_user_info(str(error))[:TEXT_MAX]
+        more[names.EXCEPTION_MESSAGE] = encodable(without_secrets(str(error)))[:TEXT_MAX]
         stack = "".join(traceback.format_exception(kind, error, trace))
-        more[names.EXCEPTION_STACKTRACE] = without_user_info(stack)[-STACK_MAX:]
-    text = without_user_info(record.getMessage())[:TEXT_MAX]
-    return Line(record.created, record.levelno, record.levelname, record.name, text, subject.current(), more)
+        more[names.EXCEPTION_STACKTRACE] = encodable(without_secrets(stack))[-STACK_MAX:]
+    text, about = message(record)[:TEXT_MAX], subject.current()
+    return Line(record.created, record.levelno, record.levelname, record.name, text, about, more)
 
 
 def encode(lines: list[Line], resource: Mapping[str, Any], now: float) -> bytes:

@@ -9,7 +9,7 @@ import time
 from typing import Any, Protocol
 
 from edge_otel.state import WorkerState, observe
-from edge_otel.wire import WorkerReply
+from edge_otel.wire import WorkerReply, WorkerReport
 from edge_worker import plan, reports, subject
 from edge_worker.cutoff import Cutoff
 from edge_worker.faults import Disconnected, Fault, Forgotten, NotAllowed, Refused, Replaced, Unreachable
@@ -35,6 +35,9 @@ DELIVER_WITHIN, FAREWELL_WITHIN = 20.0, 10.0
 UNACCEPTED_WITHIN = 5.0
 """Seconds that a drain waits for answers about offers when nothing runs."""
 
+AGAIN = 30.0
+"""Seconds until a job is taken up again of which a defect has lost sight."""
+
 BEAT_WITHIN, SLACK = 300.0, 60.0
 """Seconds for a heartbeat by all ways there are, each with its own timeouts; and beyond a pause."""
 
@@ -59,7 +62,7 @@ class Loop:
         self._beating, self._leaving = Turn(), Turn("waiting for a reason to leave")
         self._intake = Intake(station, transport, site, journal, self._own, self._step_down)
         station.turns |= {"heartbeat": self._beating, **self._intake.turns, "leave": self._leaving}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Job] = {}
         self._met = False
         """The server has taken this daemon."""
         self._code = STOPPED
@@ -103,14 +106,17 @@ class Loop:
 
     def _adopt(self) -> None:
         for folder in self._journal.jobs():
+            self._take_up_or_salvage(folder)
+
+    def _take_up_or_salvage(self, folder: JobFolder) -> None:
+        try:
+            self._take_up(folder)
+        except (ValueError, OSError) as problem:
             try:
-                self._take_up(folder)
-            except (ValueError, OSError) as problem:
-                try:
-                    if salvage(self._journal, folder, problem):
-                        self._take_up(folder)
-                except (ValueError, OSError) as error:
-                    log.error("%s can neither be read nor moved: %s", folder.path, error)  # noqa: TRY400
+                if salvage(self._journal, folder, problem):
+                    self._take_up(folder)
+            except (ValueError, OSError) as error:
+                log.error("%s can neither be read nor moved: %s", folder.path, error)  # noqa: TRY400
 
     def _take_up(self, folder: JobFolder) -> None:
         """See through what an earlier daemon has left; raises ValueError and OSError."""
@@ -136,20 +142,26 @@ class Loop:
         self._station.jobs[key] = job
 
         async def see_through() -> None:
-            if how is plan.Readopted.ACCEPT:
-                await self._station.registered.wait()
+            failed = False
             try:
+                if how is plan.Readopted.ACCEPT:
+                    await self._station.registered.wait()
                 await job.run(how)
             except Exception:
-                log.exception("job %s: given up; its folder stays for the next start", job.ticket.id)
+                log.exception("job %s: a defect; it is taken up again in %.0f s", job.ticket.id, AGAIN)
+                failed = True
+                # Still told to the server as here.
+                await asyncio.sleep(AGAIN)
             finally:
                 del self._station.jobs[key]
                 self._station.changed()
+            if failed and self._station.departure is None:
+                self._take_up_or_salvage(job.folder)
 
         with subject.of_job(job.ticket):
             task = asyncio.create_task(see_through(), name=f"job-{job.ticket.id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = job
+        task.add_done_callback(self._tasks.pop)
 
     async def _heart(self) -> None:
         station = self._station
@@ -163,7 +175,7 @@ class Loop:
             station.news.clear()
             self._beating("sending a heartbeat" if known else "registering", BEAT_WITHIN)
             try:
-                reply = await (self._pulse.beat(report) if known else self._pulse.register(report))
+                reply = await self._say(report, known)
             except Forgotten as fault:
                 log.warning("the server does not know this worker: %s; registering again", fault)
                 station.registered.clear()
@@ -204,6 +216,17 @@ class Loop:
             await wait(station.news, max(0.0, interval - NEWS_GAP))
         self._beating("none any more: another daemon has this name")
 
+    async def _say(self, report: WorkerReport, known: bool) -> WorkerReply:
+        """Return the answer to a report. Raises Fault."""
+        tail = self._station.tail
+        try:
+            reply = await (self._pulse.beat(report) if known else self._pulse.register(report))
+        except Fault:
+            tail.failed(report.log)
+            raise
+        tail.answered(report.log)
+        return reply
+
     async def _rest(self, seconds: float) -> None:
         self._beating(f"waiting {seconds:.0f} s to try again", seconds + SLACK)
         await asyncio.sleep(seconds)
@@ -235,12 +258,12 @@ class Loop:
             station.stirred.clear()
             departure = station.departure
             assert departure is not None
-            if not any(job.running for job in station.jobs.values()):
+            running = [job for job in station.jobs.values() if job.running]
+            if not running:
                 if not await wait(station.stirred, UNACCEPTED_WITHIN):
-                    break  # offers whose acceptance gets no answer: the next daemon asks again
+                    await self._leave_unaccepted()
                 continue
             action, until = plan.push(departure, time.monotonic())
-            running = [job for job in station.jobs.values() if job.running]
             if action is plan.Push.TERMINATE:
                 for job in running:
                     job.stop(f"Stopped by the edge worker: {station.reason}.")
@@ -249,6 +272,14 @@ class Loop:
             await wait(station.stirred, None if until is None else max(0.0, until - time.monotonic()))
         self._site.spans.drained(begun, time.time(), jobs, station.cause)
         await self._deliver()
+
+    async def _leave_unaccepted(self) -> None:
+        """Leave offers whose acceptance gets no answer to the next daemon: one that is answered now would run alone."""
+        left = {task: job for task, job in self._tasks.items() if job.active and not job.running}
+        for task, job in left.items():
+            log.warning("job %s: its acceptance is not answered; the next start asks again", job.ticket.id)
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _deliver(self) -> None:
         if not self._tasks:
@@ -264,6 +295,6 @@ class Loop:
             return
         try:
             async with asyncio.timeout(FAREWELL_WITHIN):
-                await persist(lambda: self._pulse.beat(reports.report(self._station, state)), "last heartbeat")
+                await persist(lambda: self._say(reports.report(self._station, state), True), "last heartbeat")
         except (TimeoutError, Fault) as fault:
             log.warning("the server was not told that this worker is offline: %s", fault or "no answer in time")

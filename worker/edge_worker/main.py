@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,18 +20,23 @@ DEFECT, BAD_CONFIGURATION = 1, 2
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; exits."""
     _hold_standard_streams()
-    given: dict[str, Any] = vars(parser().parse_args(arguments))
-    command = given.pop("command")
     try:
+        given: dict[str, Any] = vars(parser().parse_args(arguments))
+        command = given.pop("command")
         code = _start(given) if command == "start" else _ask(command, given)
+    except SystemExit as told:
+        # Help, or what is wrong with the arguments, was printed.
+        code = int(told.code or 0)
     except BadSetting as problem:
         print(f"edge-worker: {problem}", file=sys.stderr)  # noqa: T201
         code = BAD_CONFIGURATION
     except Exception:  # noqa: BLE001 - whatever it is, a thread that hangs must not keep the process from ending
         traceback.print_exc()
         code = DEFECT
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # Whoever read them may have gone; the code is heard all the same.
+        with suppress(OSError):
+            stream.flush()
     # A call that hangs in a dead network, or an exporter, must not hold the exit: all that matters is done.
     os._exit(code)
 
@@ -46,14 +53,18 @@ def _hold_standard_streams() -> None:
 
 
 def _start(flags: dict[str, Any]) -> int:
+    if sys.platform != "win32":
+        # They wait until the daemon heeds them; until then they would end it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
     from edge_worker import daemonlog, settings
     from edge_worker.logexport import LogExport
+    from edge_worker.logtail import LogTail
 
     sources = partial(settings.load, flags, flags.pop("config", None))
     chosen = sources()
-    # It keeps what is said until it can be sent.
-    export = LogExport()
-    daemonlog.configure(chosen.log_level, chosen.log_format, export)
+    # They keep what is said until it can be sent.
+    export, tail = LogExport(), LogTail(chosen.log_lines)
+    daemonlog.configure(chosen.log_level, chosen.log_format, export, tail)
     from edge_worker.facts import UserFacts
     from edge_worker.host import TaskInterpreter
 
@@ -63,7 +74,7 @@ def _start(flags: dict[str, Any]) -> int:
     from edge_worker.daemon import run
 
     try:
-        return _run(run, chosen, sources, interpreter, users, export)
+        return _run(run, chosen, sources, interpreter, users, export, tail)
     finally:
         if users is not None:
             users.close()
@@ -78,4 +89,7 @@ def _run(run: Callable[..., Coroutine[Any, Any, int]], *parts: Any) -> int:
 def _ask(command: str, given: dict[str, Any]) -> int:
     from edge_worker.local import perform
 
-    return perform(command, given)
+    try:
+        return perform(command, given)
+    except OSError as error:
+        raise BadSetting(f"cannot print: {error.strerror}") from None

@@ -44,8 +44,8 @@ class Orphans:
         self._station = station
         self._started = started
         self._met: frozenset[str] = frozenset()
-        self._before: frozenset[str] | None = None
-        """Children of the shell, say, that has become the daemon."""
+        self._before: frozenset[str | int] | None = None
+        """Children of the shell, say, that has become the daemon; and their sessions, for what comes of them."""
 
     async def run(self) -> None:
         """Look again and again; returns where orphans do not come here."""
@@ -53,8 +53,11 @@ class Orphans:
         if sys.platform == "win32" or not (adopt_orphans() or os.getpid() == 1):
             return
         if self._before is None:
-            self._before = frozenset(seen.identity for seen in kin.table().values() if seen.parent == os.getpid())
+            before = [seen for seen in kin.table().values() if seen.parent == os.getpid()]
+            self._before = frozenset(mark for seen in before for mark in (seen.identity, seen.session))
         died = asyncio.Event()
+        # Before somebody listened, or while a defect had ended this.
+        died.set()
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, died.set)
         while True:
             await died.wait()
@@ -64,7 +67,7 @@ class Orphans:
             await asyncio.sleep(GAP)
 
     async def _look(self) -> bool:
-        """Do what there is to do; return whether somebody is still to be ended."""
+        """Do what there is to do; return whether there may be more."""
         # First: whom this look finds has been noted by then, if the daemon has started it.
         among = await asyncio.to_thread(kin.table)
         jobs = list(self._station.jobs.values())
@@ -73,7 +76,11 @@ class Orphans:
         found = strangers(os.getpid(), mine, starting, among)
         # To a container's first process people's orphans come, too.
         spared = self._before or ()
-        living = [seen for seen in found if seen.living and seen.identity not in spared and os.getpid() != 1]
+        living = [
+            seen
+            for seen in found
+            if seen.living and seen.identity not in spared and seen.session not in spared and os.getpid() != 1
+        ]
         for seen in found:
             if not seen.living and sys.platform != "win32":
                 with suppress(ChildProcessError):
@@ -84,4 +91,6 @@ class Orphans:
                 log.warning("process %d was left behind and is killed", seen.pid)
                 processes.send(seen, processes.KILL)
         self._met = frozenset(seen.identity for seen in living)
-        return bool(living)
+        # A job may have seen its process end before that came here: nobody waits for it then, and no signal is to come.
+        awaited = any(seen.pid in mine and seen.parent == os.getpid() and not seen.living for seen in among.values())
+        return bool(living) or starting or awaited

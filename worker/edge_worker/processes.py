@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -33,7 +34,8 @@ STOP = getattr(signal, "SIGSTOP", KILL)
 
 
 def identity(pid: int) -> str:
-    """Return what tells a process from a later one with its pid; empty where there is no such process.
+    """Return what tells a process from a later one with its pid; empty where there is no such process. Raises OSError
+    where there is no open file to look with.
 
     On Linux: the boot's id and the start in ticks since boot (field 22 of proc_pid_stat(5)), which no change of the
     clock touches. Elsewhere the start time. ``task_run`` computes the same for itself.
@@ -41,7 +43,10 @@ def identity(pid: int) -> str:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         return f"{kin.boot()}:{stat.rpartition(')')[2].split()[19]}"
-    except (OSError, IndexError):
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+    except IndexError:
         pass
     try:
         return f"started:{psutil.Process(pid).create_time():.0f}"
@@ -80,22 +85,30 @@ async def ended(process: Started) -> int | None:
         descriptor = _descriptor(process.pid)
     except ProcessLookupError:
         return None
-    if descriptor is None:
-        while alive(process):
-            await asyncio.sleep(POLL)
-        return _reap(process.pid)
-    loop = asyncio.get_running_loop()
     gone = asyncio.Event()
-    try:
-        # Only after opening it is certain which process the descriptor stands for.
-        if not same(process):
-            return None
-        loop.add_reader(descriptor, gone.set)
-        await gone.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+    if descriptor is not None:
+        loop = asyncio.get_running_loop()
+        try:
+            # Only after opening it is certain which process the descriptor stands for.
+            if not same(process):
+                return None
+            loop.add_reader(descriptor, gone.set)
+            await gone.wait()
+        except OSError:
+            log.debug("process %d is looked at: there is no open file to be told by", process.pid)
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+    while not gone.is_set() and _may_live(process):
+        await asyncio.sleep(POLL)
     return _reap(process.pid)
+
+
+def _may_live(process: Started) -> bool:
+    try:
+        return alive(process)
+    except OSError:
+        return True
 
 
 def _reap(pid: int) -> int | None:
@@ -181,12 +194,14 @@ def _descriptor(pid: int) -> int | None:
 
 
 async def stop(process: Started, grace: float, logs: Path) -> None:
-    """End a job: SIGTERM, then SIGKILL after ``grace`` seconds for what is left; return when its process is gone."""
-    if not alive(process):
-        return
-    terminate(process)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(grace):
-            await ended(process)
+    """End a job: SIGTERM, then SIGKILL after ``grace`` seconds for what is left; return when its process is gone.
+
+    Where that is dead already, what it has left is killed at once: nobody would pass SIGTERM on.
+    """
+    if alive(process):
+        terminate(process)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await ended(process)
     await asyncio.to_thread(kill, process, logs)
     await ended(process)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 AT_ONCE = frozenset(
     {
         *("queues", "concurrency", "execution_api_url", "task_env_file", "zygote_idle", "drain_timeout", "kill_grace"),
-        *("job_memory", "job_processes", "job_nice"),
+        *("disconnect_policy", "job_memory", "job_processes", "job_nice"),
         *("heartbeat_interval", "poll_interval", "log_interval", "log_rate", "telemetry_interval"),
         *("heartbeat_sampling", "disk_warning", "disk_error", "memory_warning", "memory_error"),
         *("automatic_maintenance_on", "automatic_maintenance_exit", "log_level"),

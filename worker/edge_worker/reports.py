@@ -20,6 +20,8 @@ def report(station: Station, state: WorkerState | None = None) -> WorkerReport:
         for (id_, claim), job in station.jobs.items()
         if job.active or job.unreported
     ]
+    # Before the server has taken this daemon it says nothing that might be refused: a refusal would end it.
+    lines = station.tail.unanswered(anew=not station.registered.is_set()) if station.last_contact is not None else None
     maintenance, skew = station.maintenance, station.clock_skew
     local = maintenance is not None and maintenance.origin in ("local", "automatic")
     return WorkerReport.model_validate(
@@ -43,6 +45,7 @@ def report(station: Station, state: WorkerState | None = None) -> WorkerReport:
             "session": station.session,
             "heartbeat_interval": station.pace().heartbeat_interval,
             "jobs": jobs,
+            "log": lines,
         }
     )
 

@@ -19,7 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from edge_otel.wire import Comment, Queues, Team, WorkerName, WorkerSettings
+from edge_otel.wire import MAX_LOG_LINES, Comment, Queues, Team, WorkerName, WorkerSettings
 from edge_worker.disconnect import KEEP, Policy, read_policy
 from edge_worker.faults import BadSetting
 
@@ -105,6 +105,7 @@ class Settings(BaseSettings):
     """MiB of telemetry on disk."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "text", "json"] = "auto"
+    log_lines: Annotated[int, Field(ge=0, le=MAX_LOG_LINES)] = MAX_LOG_LINES
     health_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """On loopback; 0 is any free one, None is off."""
 

@@ -26,3 +26,5 @@ def heed(station: Station, reload: Callable[[], None]) -> None:
     if sys.platform != "win32":
         loop.add_signal_handler(signal.SIGHUP, reload)
         loop.add_signal_handler(signal.SIGUSR1, station.hand_over, "SIGUSR1 was received")
+        # Those that came since the daemon was started.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_otel.wire import JobReport
-from edge_worker.journal import Ticket
+from edge_worker.journal import JobFolder, Ticket
 from edge_worker.launch import Launcher
 from edge_worker.meters import Meters
 from edge_worker.settings import Settings
@@ -42,5 +42,7 @@ class Site:
     """Whether the server gives running tasks new tokens."""
     task_env: Callable[[], dict[str, str]]
     settings: Callable[[], Settings]
+    forget: Callable[[JobFolder], None]
+    """Called when nothing of a job is left to do."""
     changed: Callable[[], None]
     """Called when the job's slot, or its need to be reported, has changed."""

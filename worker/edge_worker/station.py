@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -18,6 +19,7 @@ from edge_worker.environment import EXECUTION_API_URL
 from edge_worker.health import Act
 from edge_worker.jobs import Job
 from edge_worker.journal import Journal, Maintenance
+from edge_worker.logtail import LogTail
 from edge_worker.meters import Moment
 from edge_worker.outbox import Outbox
 from edge_worker.settings import Pace, Settings, execution_api_url, pace
@@ -43,10 +45,16 @@ class Station:
     """Why the state folder cannot be written."""
 
     def __init__(
-        self, settings: Settings, watch: Watch, journal: Journal, task_env: dict[str, str], outbox: Outbox
+        self,
+        settings: Settings,
+        watch: Watch,
+        journal: Journal,
+        task_env: dict[str, str],
+        outbox: Outbox,
+        tail: LogTail,
     ) -> None:
         self.settings = settings
-        self.outbox = outbox
+        self.outbox, self.tail = outbox, tail
         self.session = str(uuid4())
         self.jobs: dict[tuple[str, int], Job] = {}
         self.queues = settings.queues
@@ -86,6 +94,8 @@ class Station:
         """Seconds that this machine's clock is ahead of the server's."""
         self.contact, self.watch = Contact(settings.state_dir, settings.policy, clock()), watch
         self._journal = journal
+        self.disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        """Looks into the state folder. No other work may hold them up: they are timed."""
         self.task_env = task_env
         self.maintenance = journal.maintenance()
         if settings.maintenance_comment is not None:
@@ -199,6 +209,7 @@ class Station:
         self._begin_anew = self._begin_anew or settings.queues != self.settings.queues
         self.settings, self.task_env = settings, task_env
         self.watch.heed(settings)
+        self.contact.heed(settings.policy)
         self._count_slots()
         self.news.set()
 

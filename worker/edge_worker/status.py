@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edge_otel import __version__
 from edge_otel.state import observe
@@ -17,6 +18,8 @@ from edge_worker.station import Station
 
 WRITTEN_WITHIN = 2.0
 """Seconds for a small file in the state folder."""
+
+T = TypeVar("T")
 
 
 def stuck(station: Station) -> list[str]:
@@ -108,13 +111,20 @@ def _age(station: Station) -> float | None:
 async def trouble_writing(station: Station) -> str | None:
     """Return what is wrong with the state folder; None where it can be written."""
     try:
-        async with asyncio.timeout(WRITTEN_WITHIN):
-            await asyncio.to_thread(_write, station.settings.state_dir / ".writable")
-    except TimeoutError:
-        return f"its disk does not answer within {WRITTEN_WITHIN:.0f} s"
+        await ask_disk(station, _write, station.settings.state_dir / ".writable")
     except OSError as error:
         return error.strerror or str(error)
     return None
+
+
+async def ask_disk(station: Station, call: Callable[..., T], *arguments: object) -> T:
+    """Return what a call gives that looks into the state folder. Raises OSError, also where the disk does not
+    answer."""
+    try:
+        async with asyncio.timeout(WRITTEN_WITHIN):
+            return await asyncio.get_running_loop().run_in_executor(station.disk, call, *arguments)
+    except TimeoutError:
+        raise OSError(f"its disk does not answer within {WRITTEN_WITHIN:.0f} s") from None
 
 
 def _write(path: Path) -> None:

@@ -106,7 +106,9 @@ def usage() -> dict[str, Any]:
 
 def append_log(path: Path, lines: list[str], level: str = "error") -> None:
     """Append events to a task's log in Airflow's format, one JSON object a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Also the job's own folder, and those above it, where they were removed.
+    for folder in [folder for folder in reversed(path.parents) if not folder.exists()]:
+        folder.mkdir(mode=0o700, exist_ok=True)
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     records = ({"timestamp": now, "level": level, "event": line, "logger": "edge.worker"} for line in lines)
     text = "".join(json.dumps(record) + "\n" for record in records)

@@ -24,7 +24,9 @@ def append(path: Path | None, text: list[str], level: str = "error") -> None:
         return
     data = records(text, level)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # Also the job's own folder, and those above it, where they were removed.
+        for folder in [folder for folder in reversed(path.parents) if not folder.exists()]:
+            folder.mkdir(mode=0o700, exist_ok=True)
         with path.open("a+b") as handle:
             # A process killed while it wrote leaves half a line.
             if handle.tell():
@@ -38,7 +40,10 @@ def append(path: Path | None, text: list[str], level: str = "error") -> None:
 
 def explain(path: Path | None, error: str, output: Path) -> None:
     """Append why a job has ended; in a log that is empty also the end of the job's captured output."""
-    empty = path is not None and not (path.exists() and path.stat().st_size)
+    try:
+        empty = path is not None and not path.stat().st_size
+    except OSError:
+        empty = True
     append(path, [error, *(tail(output) if empty else [])])
 
 

@@ -30,6 +30,8 @@ assert sys.platform != "win32", "where there is no fork there is no zygote"
 
 OTEL_ON = "AIRFLOW__TRACES__OTEL_ON"
 
+ORPHANS_WITHIN = 1.0
+"""Seconds for one attempt to stop what is left: jobs that are to start wait for it."""
 
 NEEDED = (
     "airflow.executors.base_executor",
@@ -115,8 +117,10 @@ class Zygote:
         self.answers = answers
         self.task_run = task_run
         self.children: dict[int, Path] = {}
-        self.ended: dict[str, int] = {}
-        """Folders whose supervisors have ended, and with which code; not told yet."""
+        self.own = frozenset(task_run.leftovers.children())
+        """Processes that an import has started."""
+        self.ended: dict[str, tuple[int, float]] = {}
+        """Folders whose supervisors have ended: with which code, and until when its telling may wait."""
         self.open = True
         self.buffer = b""
         self.wake_read, self.wake_write = os.pipe()
@@ -141,8 +145,7 @@ class Zygote:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wake_read, 4096)
             self.reap()
-            if self.ended and (not self.kill_orphans() or not ready):
-                self.tell_ended()
+            self.tell_ended(waiting=self.kill_orphans())
             if self.open and any(key.fd == self.orders for key, _ in ready):
                 self.open = self.obey()
                 if not self.open:
@@ -210,33 +213,28 @@ class Zygote:
                 continue
             code = os.waitstatus_to_exitcode(status)
             result = folder / "result.json"
-            judged = result.exists()
+            judged = os.path.exists(result)  # noqa: PTH110 - unlike Path.exists, it never raises
             if not judged and self.task_run.claimed_by(folder) == pid:
                 found = {"exit_code": code, "error": None, "time": time.time(), **self.task_run.used(usage)}
                 with contextlib.suppress(OSError):
                     self.task_run.write(result, found)
-            if judged and code >= 0:
-                # It has cleared up behind itself.
-                self.tell(ended=str(folder), exit_code=code)
-            else:
-                self.ended[str(folder)] = code
+            self.ended[str(folder)] = code, time.monotonic() + self.task_run.leftovers.KILLED_WITHIN
 
     def kill_orphans(self) -> bool:
-        """Kill what supervisors that were killed have left to this process; return whether there was anything.
+        """Kill what supervisors have left to this process; return whether there was anything.
 
-        Without its supervisor a task would go on unseen, beside the next try of it.
+        Those that were killed leave all that they had. Without its supervisor a task would go on unseen, beside the
+        next try of it.
         """
-        orphans = [pid for pid in self.task_run.leftovers.children() if pid not in self.children]
-        for pid in orphans:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return bool(orphans)
+        return bool(self.task_run.leftovers.kill(lambda pid: pid in self.children or pid in self.own, ORPHANS_WITHIN))
 
-    def tell_ended(self) -> None:
-        """Tell which jobs have ended, and nothing of them is left."""
-        for folder, code in self.ended.items():
+    def tell_ended(self, waiting: bool) -> None:
+        """Tell which jobs have ended; while ``waiting`` for what is left, only those that were to be told by now."""
+        now = time.monotonic()
+        told = {folder: code for folder, (code, until) in self.ended.items() if not waiting or now >= until}
+        for folder, code in told.items():
             self.tell(ended=folder, exit_code=code)
-        self.ended.clear()
+            del self.ended[folder]
 
 
 def main() -> None:

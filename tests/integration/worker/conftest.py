@@ -167,6 +167,14 @@ def end(daemon: Daemon) -> None:
             process.kill()
 
 
+def gone(process: psutil.Process) -> bool:
+    """The process has ended, whether it was waited for or not."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def finished(job: FakeJob) -> Callable[[], bool]:
     """The job has ended and its log is complete and right."""
     return lambda: job.end is not None and job.log_complete

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -91,7 +92,9 @@ class FakeChannel:
     def cut(self) -> None:
         with self.central.changed:
             self.open = False
-            self.socket.shutdown(socket.SHUT_RDWR)
+            # The other end may be gone already.
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
 
     def refuse(self, answer: Answer) -> None:
         self.send(type="error", **answer.body)

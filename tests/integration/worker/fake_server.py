@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import json
@@ -175,8 +174,7 @@ class FakeCentral:
 
     def close(self) -> None:
         for channel in self.channels:
-            with contextlib.suppress(OSError):
-                channel.cut()
+            channel.cut()
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -76,6 +77,10 @@ def spoil(zygote: ModuleType) -> None:
                 tell(self, **what)
 
             zygote.Zygote.tell = hoard
+        elif mark.name == "loads-until-told":
+            wait_for_file(str(mark.with_name("loaded")))
+        elif mark.name == "has-a-helper":
+            mark.write_text(str(subprocess.Popen(["sleep", "600"]).pid))
 
 
 def main() -> None:

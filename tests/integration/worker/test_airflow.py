@@ -42,10 +42,13 @@ def edge():
         import logging, os, psutil, subprocess
         # Two orphans: one ends at once, the other never.
         subprocess.run(["sh", "-c", "true & setsid sleep 3600 & exec true"], check=True)
-        while [p for p in psutil.Process(os.getppid()).children() if p.status() == psutil.STATUS_ZOMBIE]:
-            print("waiting for the dead to be taken away")
-        [left] = [p for p in psutil.Process(os.getppid()).children() if p.name() == "sleep"]
-        logging.getLogger("user").info("left %d", left.pid)
+        def kin(**what):
+            seen = [p.info for p in psutil.process_iter(["pid", "ppid", "name", "status"])]
+            return [one["pid"] for one in seen if one.items() >= {"ppid": os.getppid(), **what}.items()]
+        while kin(status=psutil.STATUS_ZOMBIE) or not kin(name="sleep"):
+            print("waiting for the dead to be taken away, and for the other to begin")
+        [left] = kin(name="sleep")
+        logging.getLogger("user").info("left %d", left)
     @task
     def greedy():
         import os
@@ -238,6 +241,7 @@ def test_real_task_leaves_neither_zombie_nor_orphan(
     leaving = execute_task(central, "leaving")
     central.wait_for(finished(leaving), 90)
     assert leaving.state == "success"
+    assert "Task failed with exception" not in events(leaving)
     [left] = [event.split()[1] for event in events(leaving) if event.startswith("left ")]
     assert events(leaving)[-1].endswith(f"which were ended: sleep (pid {left}).")
     assert not psutil.pid_exists(int(left))

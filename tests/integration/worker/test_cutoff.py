@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import Start, finished, workload
+from conftest import Start, finished, gone, workload
 from fake_server import FakeCentral
 from test_airflow import events, execute_task, real
 
 POLICY = {"disconnect_policy": "stop-after 2s", "kill_grace": 1}
-
-
-def gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def job_process(folders: list[Path]) -> psutil.Process:
@@ -46,6 +43,23 @@ def test_jobs_are_stopped_while_the_server_is_away_and_told_when_it_is_back(
     later = central.offer(workload("pass"))
     central.wait_for(finished(later))
     assert later.state == "success"
+
+
+def test_the_policy_may_change_while_a_job_runs(central: FakeCentral, start: Start, tmp_path: Path) -> None:
+    toml = tmp_path / "worker.toml"
+    toml.write_text("kill_grace = 1\n")
+    daemon = start(config=toml)
+    job = central.offer(workload(f"log(b'begun\\n'); wait_for_file({str(tmp_path / 'never')!r})"))
+    central.wait_for(lambda: job.log)
+    toml.write_text('kill_grace = 1\ndisconnect_policy = "stop-after 2s"\n')
+    assert daemon.command("reload").stdout == "changed: --disconnect-policy\n"
+    central.wait_for(lambda: central.last()["sysinfo"].get("jobs_stopped_after") == 3)
+    process = job_process(daemon.folders())
+    central.down = True
+    central.wait_for(lambda: gone(process))
+    central.down = False
+    central.wait_for(finished(job))
+    assert "no server has answered for 2 s" in str(job.end and job.end["error"])
 
 
 def test_heartbeats_are_so_frequent_that_the_policy_does_not_take_a_pause_for_an_outage(
@@ -132,6 +146,33 @@ def test_a_task_stops_itself_when_no_daemon_is_there_to_do_so(
     real(central, start, tmp_path, dag=WAITS, env=env)
     central.wait_for(finished(job))
     assert any("has not reached its server for 72" in event for event in events(job))
+
+
+@pytest.mark.parametrize("transport", ["channel"])
+def test_a_task_goes_on_while_the_daemon_that_cannot_write_its_contact_down_answers(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    env = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1"}
+    rights = "-dac_override,-dac_read_search"
+    by = ("setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}")
+    daemon = real(central, start, tmp_path, dag=WAITS, env=env, by=by, disconnect_policy="stop-after 30m")
+    job = execute_task(central, "waits")
+    central.wait_for(lambda: "before" in events(job), 90)
+    contact = daemon.state_dir / "contact"
+    (task,) = job_process(daemon.folders()).children()
+    contact.chmod(0o400)
+    boot, last, limit = contact.read_text().split()
+    contact.write_text(f"{boot} {float(last) - 7200:015.3f} {limit}\n")
+
+    def beats() -> int:
+        return sum(call.path.endswith("/heartbeat") for call in central.executions)
+
+    before = beats()
+    central.wait_for(lambda: beats() > before + 3 or gone(task), 60)
+    assert not gone(task)
+    # One that hangs does not see to it that the task ends.
+    daemon.process.send_signal(signal.SIGSTOP)
+    central.wait_for(lambda: gone(task), 60)
 
 
 @pytest.mark.parametrize("transport", ["channel"])

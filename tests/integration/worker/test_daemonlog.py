@@ -239,5 +239,17 @@ def test_record_has_severity_scope_exception_and_bounded_text(export: LogExport,
     assert 0 < record.time_unix_nano <= record.observed_time_unix_nano
 
 
+def test_name_of_a_file_that_is_no_text_costs_no_record(export: LogExport, logger: logging.Logger) -> None:
+    box = Box()
+    export.start(box, {})
+    logger.info("cannot read %s", "a\udcff")
+    logger.error("nor this", exc_info=OSError("b\udcff"))
+    export.close()
+    assert box.texts() == ["cannot read a?", "nor this"]
+    found = {item.key: item.value.string_value for item in box.records()[1].attributes}
+    assert found[names.EXCEPTION_MESSAGE] == "b?"
+    assert found[names.EXCEPTION_STACKTRACE] == "OSError: b?\n"
+
+
 def test_levels_are_severities_of_the_data_model() -> None:
     assert [severity(level) for level in (1, 10, 20, 25, 30, 40, 50, 99)] == [5, 5, 9, 9, 13, 17, 21, 21]

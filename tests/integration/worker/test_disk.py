@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,9 +61,12 @@ def sees_to_it(
     folder: Path,
     harm: Callable[[], object],
     heal: Callable[[], object],
-    nothing_left: Callable[[Daemon], bool] = lambda daemon: daemon.folders() == [],
 ) -> None:
     """Harm the state folder while a job runs, and see that it ends well, that none is taken, and that all heals."""
+
+    def nothing_left(daemon: Daemon) -> bool:
+        return daemon.folders() == []
+
     harm()
     (folder / "go").touch()
     central.wait_for(finished(job))
@@ -101,7 +107,7 @@ def test_a_read_only_disk(central: FakeCentral, start: Start, small: Path, tmp_p
     def heal() -> None:
         subprocess.run(["umount", "-l", str(small)], check=True)
 
-    sees_to_it(central, daemon, job, tmp_path, harm, heal, lambda _: True)
+    sees_to_it(central, daemon, job, tmp_path, harm, heal)
     assert "cannot be written: Read-only file system" in daemon.said
 
 
@@ -124,6 +130,27 @@ def test_a_folder_that_the_daemon_may_not_look_into(central: FakeCentral, start:
     assert not JobFolder(tmp_path / ("too long" * 100)).wants_token()
 
 
+@pytest.mark.parametrize("launch", ["zygote", "interpreter"])
+def test_a_job_that_ends_where_the_daemon_may_not_look(
+    central: FakeCentral, start: Start, tmp_path: Path, launch: str
+) -> None:
+    rights = "-dac_override,-dac_read_search"
+    daemon = start(by=("setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"), launch=launch)
+    job = running(central, tmp_path)
+    daemon.state_dir.chmod(0)
+    try:
+        central.wait_for(lambda: "cannot be written" in daemon.said)
+        (tmp_path / "go").touch()
+        central.wait_for(finished(job))
+    finally:
+        daemon.state_dir.chmod(0o700)
+    assert job.state == "success", job.end
+    central.wait_for(lambda: "can be written again" in daemon.said)
+    later = central.offer(workload("pass"))
+    central.wait_for(finished(later))
+    assert later.state == "success"
+
+
 def test_a_removed_folder_is_made_anew(central: FakeCentral, start: Start, tmp_path: Path) -> None:
     daemon = start(launch="zygote")
     job = running(central, tmp_path)
@@ -144,6 +171,28 @@ def test_a_removed_folder_is_made_anew(central: FakeCentral, start: Start, tmp_p
     assert "another edge-worker" in second.said
 
 
+@pytest.mark.parametrize("launch", ["zygote", "interpreter"])
+@pytest.mark.parametrize("end", ["code = 1", "os.kill(os.getpid(), signal.SIGKILL)"], ids=["fails", "killed"])
+def test_the_log_of_a_job_that_did_not_end_well_tells_of_its_removed_folder_too(
+    central: FakeCentral, start: Start, tmp_path: Path, launch: str, end: str
+) -> None:
+    daemon = start(launch=launch)
+    hold = "log(b'begun\\n'); held = open(next(folder.rglob('*.log')), 'ab', 0)"
+    job = central.offer(workload(f"{hold}; wait_for_file({str(tmp_path / 'go')!r}); held.write(b'later\\n'); {end}"))
+    central.wait_for(lambda: job.log)
+    shutil.rmtree(daemon.state_dir)
+    (tmp_path / "go").touch()
+    central.wait_for(finished(job))
+    assert job.state == "failed"
+    # The file was open here, too.
+    assert job.log.startswith(b"begun\nlater\n")
+    assert job.log.count(b"folder of this task was removed") == 1
+    assert job.log.count(b"ended with code 1" if end == "code = 1" else b"signal 9") == 1
+    central.wait_for(lambda: "is made anew" in daemon.said)
+    made = [path for path in (daemon.state_dir, *daemon.state_dir.rglob("*")) if path.is_dir()]
+    assert {path.stat().st_mode & 0o077 for path in made} == {0}
+
+
 def test_a_daemon_starts_on_a_full_disk_and_takes_no_jobs_until_there_is_room(
     central: FakeCentral, start: Start, small: Path
 ) -> None:
@@ -160,6 +209,63 @@ def test_a_daemon_starts_on_a_full_disk_and_takes_no_jobs_until_there_is_room(
     central.wait_for(finished(job))
     assert job.state == "success"
     central.wait_for(lambda: daemon.command("status").returncode == 0)
+
+
+def hang(daemon: Daemon) -> Path:
+    """Have the disk not answer, as far as it is looked at; return what hangs until somebody reads it."""
+    pipe = daemon.state_dir / ".writable"
+    # The daemon makes and removes a file of that name.
+    with suppress(FileExistsError):
+        os.mkfifo(pipe)
+    return pipe
+
+
+@pytest.mark.parametrize("launch", ["zygote", "interpreter"])
+def test_a_disk_that_does_not_answer(central: FakeCentral, start: Start, tmp_path: Path, launch: str) -> None:
+    daemon = start(launch=launch, disk_error=0, disk_warning=0)
+    job = running(central, tmp_path)
+    central.wait_for(lambda: hang(daemon) and "cannot be written: its disk does not answer" in daemon.said)
+    for _ in range(2):
+        assert "its disk does not answer" in daemon.command("status", "--check", "ready").stdout
+    (tmp_path / "go").touch()
+    central.wait_for(finished(job))
+    assert job.state == "success", job.end
+    central.wait_for(lambda: central.last()["sysinfo"]["status"] == 40)
+    with hang(daemon).open("rb"):
+        central.wait_for(lambda: "can be written again" in daemon.said)
+    later = central.offer(workload("pass"))
+    central.wait_for(finished(later))
+    central.wait_for(lambda: hang(daemon) and daemon.said.count("its disk does not answer") == 2)
+    daemon.process.terminate()
+    assert daemon.process.wait(20) == 0
+    assert central.last()["state"] == "offline"
+
+
+def test_threads_that_hang_do_not_hold_the_exit(central: FakeCentral, start: Start, tmp_path: Path) -> None:
+    hanging, begun = tmp_path / "hanging", tmp_path / "begun"
+    hanging.mkdir()
+    # All that the event loop has, so that nothing else gets one.
+    (hanging / "sitecustomize.py").write_text(
+        "import threading\n"
+        "from pathlib import Path\n"
+        "from edge_worker import daemon, host, kin\n"
+        "table = kin.table\n"
+        "def hang(*_):\n"
+        "    if threading.current_thread() is threading.main_thread():\n"
+        "        return table()\n"
+        f"    with Path({str(begun)!r}).open('a') as file:\n"
+        "        file.write('x')\n"
+        "    threading.Event().wait()\n"
+        "kin.table = host.TaskInterpreter.mark = hang\n"
+        "daemon.STOPPED_WITHIN = 0.5\n"
+    )
+    daemon = start(env={"PYTHONPATH": str(hanging)})
+    # As if a child had died: it looks.
+    daemon.process.send_signal(signal.SIGCHLD)
+    central.wait_for(lambda: begun.exists() and len(begun.read_text()) >= 2)
+    daemon.process.terminate()
+    assert daemon.process.wait(20) == 0
+    assert central.last()["state"] == "offline"
 
 
 CHATTY = """

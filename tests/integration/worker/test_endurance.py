@@ -47,13 +47,21 @@ class Site:
     """A daemon with one task that prints when it is told to, and ends when it is told to."""
 
     def __init__(
-        self, central: FakeCentral, start: Start, folder: Path, launch: str = "zygote", renews: bool = True, **env: str
+        self,
+        central: FakeCentral,
+        start: Start,
+        folder: Path,
+        launch: str = "zygote",
+        renews: bool = True,
+        dag: str = DAG,
+        task: str = "waits",
+        **env: str,
     ) -> None:
         self.central, self.folder = central, folder
         central.settings["token_renewal"] = renews
         env = {"FOLDER": str(folder), **PATIENT, **env}
-        self.daemon = real(central, start, folder, dag=DAG, env=env, launch=launch)
-        self.job: FakeJob = execute_task(central, "waits")
+        self.daemon = real(central, start, folder, dag=dag, env=env, launch=launch)
+        self.job: FakeJob = execute_task(central, task)
         central.wait_for(lambda: "before" in events(self.job), 90)
 
     def touch(self, name: str) -> None:
@@ -189,3 +197,56 @@ def test_an_error_of_one_call_alone_is_given_to_the_task_in_the_end(
     site.touch("go")
     site.sees(finished(site.job), 90)
     assert states(central) == ["failed"]
+
+
+BOTH = """
+import os, sys, threading, time
+from pathlib import Path
+from airflow.sdk import Variable, dag, task
+
+@dag(schedule=None)
+def edge():
+    @task
+    def asks():
+        print("before", flush=True)
+        while not Path(os.environ["FOLDER"], "ask").exists():
+            time.sleep(0.05)
+        found = []
+        asking = threading.Thread(target=lambda: found.append(Variable.get("colour")))
+        asking.start()
+        # Until the question is on its way, so that the supervisor hears of it before it hears of the line.
+        while "_read_frame" not in names(sys._current_frames().get(asking.ident)):
+            time.sleep(0.01)
+        print("beside", flush=True)
+        Path(os.environ["FOLDER"], "asked").touch()
+        asking.join()
+        return [*found, Variable.get("colour")]
+    asks()
+
+def names(frame):
+    while frame is not None:
+        yield frame.f_code.co_name
+        frame = frame.f_back
+
+edge()
+"""
+
+
+def test_a_line_that_is_read_while_a_question_is_repeated_is_not_waited_for_again(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    central.faults.append(colour)
+    site = Site(central, start, tmp_path, dag=BOTH, task="asks")
+    supervisor = site.supervisor()
+    supervisor.suspend()
+    try:
+        site.touch("ask")
+        site.sees((tmp_path / "asked").exists)
+        fault = cut(central)
+    finally:
+        supervisor.resume()
+    site.sees(lambda: "beside" in events(site.job))
+    site.sees(lambda: sum("/variables/" in call.path for call in central.calls) >= 2)
+    central.faults.remove(fault)
+    site.sees(finished(site.job))
+    assert (states(central), site.job.state) == (["success"], "success")

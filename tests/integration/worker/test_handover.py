@@ -35,6 +35,8 @@ def test_handover_leaves_at_once_and_the_next_daemon_sees_the_job_through(
     assert not {"terminating", "offline"} & {report["state"] for report in central.reports}
     second = start(launch=launch)
     central.wait_for(lambda: central.last()["session"] == second.status()["session"])
+    words = [report for report in central.reports if report["session"] == central.last()["session"]]
+    assert words[0]["jobs"] == [{"id": job.id, "claim": 1, "slots": 1}]
     assert second.status()["jobs"][0]["pid"] == process.pid
     go.touch()
     central.wait_for(finished(job))

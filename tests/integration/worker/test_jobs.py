@@ -133,6 +133,20 @@ def test_job_that_is_taken_away_is_stopped_and_the_rest_of_its_log_shipped(
     assert bytes(job.log) == b"x" * 9000 + b"half a li"
 
 
+@pytest.mark.parametrize("transport", ["channel"])
+def test_job_whose_log_is_refused_can_be_taken_away(central: FakeCentral, start: Start) -> None:
+    central.faults.append(lambda call: refusal(400, "LogRefused") if call.path.endswith("/log") else None)
+    daemon = start()
+    job = central.offer(workload(FOREVER))
+    pid = running(central, daemon)
+    central.wait_for(lambda: "the server does not take" in daemon.said)
+    assert central.channel is not None
+    central.channel.send(type="cancel", id=job.id, claim=1)
+    central.wait_for(lambda: gone(pid))
+    central.wait_for(lambda: daemon.folders() == [])
+    assert job.end is None
+
+
 def test_the_log_of_a_job_whose_end_came_too_late_is_shipped_all_the_same(central: FakeCentral, start: Start) -> None:
     """A task that was deferred may run elsewhere before the end of its first part has been reported."""
     refused: list[Call] = []
@@ -353,6 +367,36 @@ def test_offer_whose_acceptance_was_not_answered_is_accepted_by_the_next_daemon(
     start()
     central.wait_for(finished(job))
     assert bytes(job.log) == b"once\n"
+
+
+@pytest.mark.parametrize("launch", ["zygote", "interpreter"])
+def test_job_of_which_a_defect_has_lost_sight_is_taken_up_again(
+    central: FakeCentral, start: Start, tmp_path: Path, launch: str
+) -> None:
+    broken, go = tmp_path / "broken", tmp_path / "go"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "from edge_worker import loop, starting\n"
+        "loop.AGAIN = 0.2\n"
+        "start, broken = starting.start, []\n"
+        "async def start_badly(*arguments):\n"
+        "    process = await start(*arguments)\n"
+        "    if not broken:\n"
+        "        broken.append(1)\n"
+        "        raise RuntimeError('this is a defect')\n"
+        "    return process\n"
+        "starting.start = start_badly\n"
+    )
+    daemon = start(launch=launch, env={"PYTHONPATH": str(broken)})
+    job = central.offer(workload(f"log(b'once\\n'); wait_for_file({str(go)!r})"))
+    central.wait_for(lambda: "this is a defect" in daemon.said)
+    go.touch()
+    central.wait_for(finished(job))
+    assert (job.state, bytes(job.log)) == ("success", b"once\n")
+    central.wait_for(lambda: daemon.folders() == [])
+    assert daemon.exit_code() is None
+    # It is expected here, and nowhere else.
+    daemon.log.write_text("")
 
 
 def test_corrupt_folder_is_set_aside_and_the_rest_goes_on(central: FakeCentral, start: Start, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import Start, finished, workload
-from fake_server import Call, FakeCentral, refusal
+from fake_server import Answer, Call, FakeCentral, refusal
 
 from edge_otel.telemetry import context
 
@@ -246,8 +246,6 @@ def test_version_and_help() -> None:
 
 
 def test_answers_that_are_garbage_change_nothing(central: FakeCentral, start: Start) -> None:
-    from fake_server import Answer
-
     daemon = start()
     garbage = iter([Answer(200, raw=b"<html>"), Answer(404, raw=b"proxy says no"), Answer(502), Answer(200, {"x": 1})])
     fed: list[Call] = []
@@ -289,6 +287,77 @@ def test_offer_that_comes_after_the_drain_began_is_declined(central: FakeCentral
     assert daemon.process.wait(20) == 0
     assert job.state == "queued"
     assert job.end is None
+
+
+def test_job_that_is_accepted_while_a_drain_waits_for_that_is_seen_through(central: FakeCentral, start: Start) -> None:
+    daemon = start(drain_timeout=0.5, kill_grace=5)
+    asked, drained = threading.Event(), threading.Event()
+
+    def hold(call: Call) -> None:
+        if call.path.endswith("/running"):
+            asked.set()
+            drained.wait(20)
+
+    # The drain begins while the acceptance is on its way: it is confirmed only then.
+    central.faults.append(hold)
+    holding = threading.Thread(target=lambda: (asked.wait(20), daemon.command("drain"), drained.set()))
+    holding.start()
+    job = central.offer(workload("wait_for_file('/nonexistent')"))
+    holding.join()
+    assert daemon.process.wait(20) == 0
+    assert job.end is not None
+    assert "drain timeout of 0.5 s" in job.end["error"]
+    assert central.last()["state"] == "offline"
+
+
+@pytest.mark.parametrize("transport", ["polling"])
+def test_acceptance_that_is_answered_too_late_for_a_drain_is_left_to_the_next_daemon(
+    central: FakeCentral, start: Start
+) -> None:
+    left = "the next start asks again"
+    first = start()
+
+    def refuse_until_it_was_left(call: Call) -> Answer | None:
+        return Answer(503) if call.path.endswith("/running") and left not in first.said else None
+
+    central.faults.append(refuse_until_it_was_left)
+    job = central.offer(workload("log(b'once\\n')"))
+    central.wait_for(lambda: [call for call in central.calls if call.path.endswith("/running")])
+    first.command("drain")
+    assert first.process.wait(30) == 0
+    assert left in first.said
+    assert job.state == "assigned"
+    start()
+    central.wait_for(finished(job))
+    assert bytes(job.log) == b"once\n"
+
+
+@pytest.mark.parametrize("transport", ["polling"])
+def test_offer_that_is_written_down_while_a_drain_begins_is_declined(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    asked, go, slow = tmp_path / "asked", tmp_path / "go", tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        "from edge_worker.journal import JobFolder\n"
+        "write = JobFolder.open\n"
+        "def open_slowly(*arguments):\n"
+        f"    Path({str(asked)!r}).touch()\n"
+        f"    while not Path({str(go)!r}).exists():\n"
+        "        time.sleep(0.02)\n"
+        "    write(*arguments)\n"
+        "JobFolder.open = open_slowly\n"
+    )
+    daemon = start(env={"PYTHONPATH": str(slow)}, poll_interval=60)
+    job = central.offer(workload("pass"))
+    central.concurrency = 9
+    central.wait_for(asked.exists)
+    daemon.command("drain")
+    go.touch()
+    assert daemon.process.wait(20) == 0
+    assert (job.state, job.end, daemon.folders()) == ("queued", None, [])
 
 
 def test_refused_worker_that_has_jobs_keeps_trying(central: FakeCentral, start: Start, tmp_path: Path) -> None:

@@ -143,10 +143,13 @@ def test_log_that_loses_bytes_after_its_end_was_told_is_told_again_as_it_ends_no
     os.truncate(daemon.folders()[0] / "logs/dag_id=d/attempt=1.log", 5000)
     away.clear()
     central.wait_for(lambda: daemon.folders() == [])
-    assert job.log.startswith(b"x" * 5000 + b"\n{")
-    said = [json.loads(line)["event"] for line in job.log[5001:].splitlines()]
-    assert ["missing" in event for event in said] == [True] * len(said)
-    assert not any("has fewer" in event for event in said)
+    # Some more may have been on its way already.
+    kept, *rest = bytes(job.log).splitlines()
+    assert kept == b"x" * len(kept)
+    assert 5000 <= len(kept) < 9000
+    said = [json.loads(line)["event"] for line in rest if line]
+    assert said
+    assert all("missing" in event and "has fewer" not in event for event in said)
     assert job.end is not end
     assert (job.end or {})["log_length"] == len(job.log)
 

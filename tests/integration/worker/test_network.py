@@ -277,3 +277,41 @@ def test_redirect_is_not_followed_but_told(central: FakeCentral, start: Start) -
     daemon = start(registered=False)
     central.wait_for(lambda: "set --server to the final URL" in daemon.said)
     assert daemon.exit_code() is None
+
+
+@pytest.mark.parametrize("transport", ["channel"])
+def test_names_that_nobody_resolves_hold_up_nothing_but_the_way_to_the_server(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    slow, asked, go = tmp_path / "slow", tmp_path / "asked", tmp_path / "go"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import socket, time\n"
+        "from pathlib import Path\n"
+        "from edge_worker import upgrade\n"
+        "resolve = socket.getaddrinfo\n"
+        "def resolve_later(host, *arguments, **more):\n"
+        "    if host != 'central.example':\n"
+        "        return resolve(host, *arguments, **more)\n"
+        f"    with Path({str(asked)!r}).open('a') as file:\n"
+        "        file.write('x')\n"
+        f"    while not Path({str(go)!r}).exists():\n"
+        "        time.sleep(0.02)\n"
+        "    return resolve('127.0.0.1', *arguments, **more)\n"
+        "socket.getaddrinfo = resolve_later\n"
+        "upgrade.OPEN_WITHIN = 0.3\n"
+    )
+    server = central.url.replace("127.0.0.1", "central.example")
+    env = {"PYTHONPATH": str(slow), "NO_PROXY": "*"}
+    daemons = [start(server=server, registered=False, env=env)]
+    central.wait_for(lambda: asked.exists() and len(asked.read_text()) >= 2)
+    assert not [line for line in daemons[0].status()["ready"]["reasons"] if "disk" in line]
+    # A thread that hangs does not hold the exit.
+    daemons[0].process.terminate()
+    assert daemons[0].process.wait(20) == 0
+    asked.unlink()
+    daemons.append(start(server=server, registered=False, env=env))
+    central.wait_for(lambda: asked.exists() and len(asked.read_text()) >= 2)
+    go.touch()
+    central.wait_for(lambda: central.registered)
+    assert "disk" not in "".join(daemon.said for daemon in daemons)

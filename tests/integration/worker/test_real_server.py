@@ -17,7 +17,7 @@ from served import new_token
 
 from demo.process import free_port
 from demo.wait import wait_for
-from edge_otel.models import workers
+from edge_otel.models import wishes, workers
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["postgresql"], indirect=True),
@@ -100,13 +100,13 @@ def test_automatic_maintenance_is_stored_as_such_and_an_administrator_can_make_i
     wait_for(lambda: "by channel" in daemon.said, "the worker", timeout=30)
     wait_for(lambda: stored() == ("maintenance mode", "automatic", "torn"), "maintenance", timeout=10)
     with database() as session:
-        workers.request_maintenance(session, "site-1", None, datetime.now(UTC), by="test")
+        wishes.request_maintenance(session, "site-1", None, datetime.now(UTC), by="test")
     wait_for(lambda: daemon.status()["maintenance"]["origin"] == "admin", "the daemon to hear", timeout=10)
     level.write_text("20")
     wait_for(lambda: "good again" in daemon.said, "the health to be good", timeout=10)
     wait_for(lambda: stored()[:2] == ("maintenance mode", "admin"), "the administrator's maintenance", timeout=10)
     with database() as session:
-        workers.end_maintenance(session, "site-1", datetime.now(UTC), by="test")
+        wishes.end_maintenance(session, "site-1", datetime.now(UTC), by="test")
     wait_for(lambda: stored() == ("idle", None, None), "the end of maintenance", timeout=10)
 
 
@@ -117,14 +117,14 @@ def test_wishes_of_an_administrator_are_obeyed_within_seconds(
     wait_for(lambda: "by channel" in daemon.said, "the worker", timeout=30)
     wait_for(lambda: daemon.status()["state"] == "idle", "the worker to be idle", timeout=30)
     with database() as session:
-        workers.request_maintenance(session, "site-1", "new disks", datetime.now(UTC), by="test")
+        wishes.request_maintenance(session, "site-1", "new disks", datetime.now(UTC), by="test")
     wait_for(lambda: daemon.status()["state"] == "maintenance mode", "maintenance", timeout=10)
     with database() as session:
-        workers.end_maintenance(session, "site-1", datetime.now(UTC), by="test")
+        wishes.end_maintenance(session, "site-1", datetime.now(UTC), by="test")
     wait_for(lambda: daemon.status()["state"] == "idle", "the end of maintenance", timeout=10)
     with database() as session:
-        workers.set_concurrency(session, "site-1", 7)
+        wishes.set_concurrency(session, "site-1", 7, datetime.now(UTC), by="ann")
     wait_for(lambda: daemon.status()["concurrency"] == 7, "the concurrency", timeout=10)
     with database() as session:
-        workers.request_shutdown(session, "site-1", datetime.now(UTC), by="test")
+        wishes.request_shutdown(session, "site-1", datetime.now(UTC), by="test")
     assert daemon.process.wait(20) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Daemon, Start, finished, workload
+from conftest import Daemon, Start, finished, gone, workload
 from fake_server import FakeCentral, FakeJob
 
 pytestmark = pytest.mark.parametrize("transport", ["channel"])
@@ -94,7 +94,7 @@ def test_a_process_that_nobody_can_watch_any_more_is_killed_and_told(
     central.wait_for(finished(job))
     assert job.state == "failed"
     assert "Its process was killed." in str(job.end and job.end["error"])
-    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert gone(process)
 
 
 def test_a_report_that_cannot_be_read_is_judged_anew(central: FakeCentral, start: Start, tmp_path: Path) -> None:

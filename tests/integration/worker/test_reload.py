@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Daemon, Start, finished, workload
+from conftest import Daemon, Start, finished, stub_interpreter, workload
 from fake_server import FakeCentral, refusal
 
 pytestmark = pytest.mark.parametrize("transport", ["channel"])
@@ -66,6 +66,22 @@ def test_sighup_does_the_same_and_queues_are_taken_over_by_the_server(
     go.touch()
     central.wait_for(finished(job))
     assert job.state == "success"
+
+
+def test_sighup_that_comes_before_the_daemon_is_ready_is_heeded_when_it_is(
+    central: FakeCentral, start: Start, toml: Path, tmp_path: Path
+) -> None:
+    go, slow = tmp_path / "go", tmp_path / "slow-python"
+    slow.write_text(f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\nexec {stub_interpreter(tmp_path)} "$@"\n')
+    slow.chmod(0o755)
+    daemon = start(config=toml, task_python=slow, registered=False)
+    central.wait_for((daemon.state_dir / "lock").exists)
+    toml.write_text("concurrency = 5\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    go.touch()
+    central.wait_for(lambda: daemon.exit_code() is not None or "changed: --concurrency" in daemon.said)
+    assert daemon.exit_code() is None
+    central.wait_for(lambda: central.reports and central.last()["sysinfo"]["concurrency"] == 5)
 
 
 def test_question_of_the_former_session_does_not_end_the_daemon(central: FakeCentral, start: Start, toml: Path) -> None:

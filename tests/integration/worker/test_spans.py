@@ -101,6 +101,8 @@ def test_each_span_of_the_worker_is_emitted_with_the_attributes_of_the_catalogue
     (tmp_path / "away").rename(stub)
     daemon.command("maintenance", "on")
     daemon.command("maintenance", "off")
+    # It has connected again.
+    central.wait_for(lambda: len(of(store, names.REGISTER)) == 3)
     leave(daemon)
 
     mine = [span for span in names.SPANS if span.service == "edge-worker"]

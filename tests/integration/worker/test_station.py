@@ -12,6 +12,7 @@ import psutil
 import pytest
 from edge_worker.host import Host
 from edge_worker.journal import Journal, Maintenance
+from edge_worker.logtail import LogTail
 from edge_worker.outbox import Outbox
 from edge_worker.settings import Settings
 from edge_worker.station import Station
@@ -39,7 +40,7 @@ def make(tmp_path: Path, disk: SimpleNamespace) -> Make:
         required = {"server": "http://127.0.0.1:9", "token_file": tmp_path / "token", "state_dir": tmp_path}
         settings = Settings.model_validate({**required, **RULES, **options})
         watch = Watch(settings, Host(tmp_path, {}, datetime.now(UTC)), None)
-        return Station(settings, watch, Journal(tmp_path), {}, Outbox(tmp_path / "outbox", 1024, {}))
+        return Station(settings, watch, Journal(tmp_path), {}, Outbox(tmp_path / "outbox", 1024, {}), LogTail(0))
 
     return begin
 

@@ -57,6 +57,44 @@ def test_silence_counts_from_the_sending_of_what_was_answered(tmp_path):
     assert heard.silence(1030) == 20
 
 
+def limit(folder):
+    """Return the seconds after which supervisors stop their tasks by themselves; None: never."""
+    return float((folder / "contact").read_text().split()[2]) if (folder / "contact").exists() else None
+
+
+@pytest.mark.parametrize("before", [POLICY, Policy()])
+def test_a_policy_that_stops_jobs_sooner_is_heeded_at_once(tmp_path, before):
+    heard = contact(tmp_path, 1000, before)
+    heard.heed(sooner := Policy(50, 5))
+    assert heard.policy == sooner
+    assert heard.facts == {"jobs_stopped_after": 55}
+    assert limit(tmp_path) == 75
+
+
+@pytest.mark.parametrize(("later", "told"), [(Policy(200, 5), {"jobs_stopped_after": 205}), (Policy(), {})])
+def test_a_policy_that_stops_jobs_later_is_heeded_when_the_server_knows_of_it(tmp_path, later, told):
+    heard = contact(tmp_path, 1000)
+    heard.sending(1010)
+    heard.heed(later)
+    assert heard.facts == told
+    heard.answered()
+    # That answer was to a heartbeat with the former promise.
+    assert (heard.policy, limit(tmp_path)) == (POLICY, 130)
+    heard.sending(1020)
+    assert heard.policy == POLICY
+    heard.answered()
+    assert (heard.policy, limit(tmp_path)) == (later, 225 if told else None)
+
+
+def test_a_policy_that_was_taken_back_before_the_answer_does_not_count(tmp_path):
+    heard = contact(tmp_path, 1000)
+    heard.heed(Policy())
+    heard.sending(1010)
+    heard.heed(POLICY)
+    heard.answered()
+    assert (heard.policy, limit(tmp_path)) == (POLICY, 130)
+
+
 def test_the_last_contact_outlives_the_daemon_but_not_the_machine(tmp_path):
     contact(tmp_path, 1050)
     again = Contact(tmp_path, POLICY, 1120)
@@ -88,6 +126,15 @@ def test_it_is_written_seldom_and_in_place(tmp_path):
 def test_to_keep_leaves_nothing_that_supervisors_heed(tmp_path):
     contact(tmp_path, 1050)
     assert not contact(tmp_path, 1060, Policy()).path.exists()
+
+
+def test_what_supervisors_are_told_is_what_is_written_and_newer(tmp_path):
+    heard = contact(tmp_path, 1000)
+    assert heard.record == heard.path.read_text()
+    heard.sending(1005)
+    heard.answered()
+    assert float(heard.record.split()[1]) == 1005
+    assert overdue(Contact(tmp_path, Policy(), 1000).record, boot(), 1e9) is None
 
 
 def test_supervisors_come_after_the_daemon_and_within_the_margin_of_the_server(tmp_path):

@@ -46,7 +46,7 @@ def test_folder_and_workload_are_the_owners_alone(journal: Journal) -> None:
     assert stat.S_IMODE((folder.path / "workload.json").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 1}', '{"other": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 1}', '{"other": 1}', "[" * 10**5])
 def test_corrupt_ticket_is_a_value_error(journal: Journal, text: str) -> None:
     folder = journal.folder(TICKET.id, 2)
     folder.open(TICKET, "{}")
@@ -85,6 +85,19 @@ def test_second_lock_is_refused_until_the_first_is_given_back(journal: Journal) 
     journal.unlock()
     second.lock()
     second.unlock()
+
+
+def test_folders_that_could_not_be_removed_are_removed_later(journal: Journal) -> None:
+    found, gone = journal.folder(TICKET.id, 2), journal.folder(TICKET.id, 3)
+    found.open(TICKET, "{}")
+    jobs, elsewhere = journal.path / "jobs", journal.path / "elsewhere"
+    jobs.rename(elsewhere)
+    for folder in (found, gone):
+        journal.forget(folder)
+    elsewhere.rename(jobs)
+    assert list(jobs.iterdir()) == [found.path]
+    journal.sweep()
+    assert (list(jobs.iterdir()), journal.left) == ([], set())
 
 
 def test_maintenance_is_remembered_and_forgotten(journal: Journal) -> None:

@@ -91,17 +91,21 @@ def upgrade() -> None:
         "edge_otel_worker",
         sa.Column("name", Name, nullable=False),
         sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("state_since", UtcDateTime(), nullable=False),
+        sa.Column("state_cause", sa.String(length=256), nullable=False),
         sa.Column("team", Team, nullable=True),
         sa.Column("queues", sa.JSON(), nullable=True),
         sa.Column("slots", sa.Integer(), nullable=True),
         sa.Column("slots_wanted", sa.Integer(), nullable=True),
         sa.Column("jobs_active", sa.Integer(), nullable=False),
         sa.Column("sysinfo", sa.JSON(), nullable=False),
+        sa.Column("load_history", sa.JSON(), nullable=False),
         sa.Column("maintenance_comment", sa.String(length=1024), nullable=True),
         sa.Column("maintenance_origin", sa.String(length=10), nullable=True),
         sa.Column("token_id", Id, nullable=True),
         sa.Column("session", Id, nullable=True),
         sa.Column("connection", Id, nullable=True),
+        sa.Column("log_end", sa.JSON(), nullable=False),
         sa.Column("heartbeat_interval", sa.Double(), nullable=False),
         sa.Column("first_online", UtcDateTime(), nullable=False),
         sa.Column("last_heartbeat", UtcDateTime(), nullable=False),
@@ -117,11 +121,25 @@ def upgrade() -> None:
         sa.Column("to_state", sa.String(length=20), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("cause", sa.String(length=256), nullable=False),
+        sa.Column("detail", sa.String(length=1280), nullable=True),
         sa.Column("trace_id", sa.String(length=32), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("edge_otel_worker_event_at", "edge_otel_worker_event", ["at"])
     op.create_index("edge_otel_worker_event_of", "edge_otel_worker_event", ["worker", "at"])
+
+    op.create_table(
+        "edge_otel_worker_log",
+        sa.Column("worker", Name, nullable=False),
+        sa.Column("upto", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("source", Id, nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.Column("level", sa.SmallInteger(), nullable=False),
+        sa.Column("logger", sa.String(length=64), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("worker", "upto"),
+    )
 
     op.create_table(
         "edge_otel_log",
@@ -165,5 +183,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("log_chunk", "log", "job", "worker_event", "worker", "token"):
+    for table in ("log_chunk", "log", "job", "worker_log", "worker_event", "worker", "token"):
         op.drop_table(f"edge_otel_{table}")

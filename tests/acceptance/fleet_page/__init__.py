@@ -1,0 +1,1 @@
+"""The fleet page in a real browser."""
