@@ -35,14 +35,15 @@ REST_WITHIN = 60.0
 class Job:
     """One claim of one job."""
 
-    def __init__(self, site: Site, folder: JobFolder, ticket: Ticket) -> None:
+    def __init__(self, site: Site, folder: JobFolder, ticket: Ticket, process: Started | None = None) -> None:
+        """``process`` runs it already."""
         self._site = site
         self._folder = folder
         self.ticket = ticket
         self.active = True
-        """Holds its slots: offered or running."""
+        """Holds its slots: offered, or running as far as is known."""
         self.unreported = True
-        self._process: Started | None = None
+        self._process = process
         self._stopped: str | None = None
         self._verdict: Verdict | None = None
         self._revoked: asyncio.Future[Stale] = asyncio.get_running_loop().create_future()
@@ -87,6 +88,13 @@ class Job:
         if self.running and not self._revoked.done():
             self._revoked.set_result(Stale(409, CANCELLED if cancelled else "StaleClaim", reason))
 
+    def succeed(self, before: Job) -> None:
+        """Do what was asked while a defect had lost sight of the job."""
+        if before._stopped is not None:
+            self.stop(before._stopped)
+        if self.running and before._revoked.done():
+            self._revoked = before._revoked
+
     async def kill(self, reason: str, spare: bool = False) -> None:
         """Kill what is left of the job, with ``spare`` but for its supervisor; ``reason`` becomes the job's error."""
         if self.active:
@@ -116,7 +124,6 @@ class Job:
                 except (LaunchFailed, OSError) as error:
                     await self._give_up(f"The task could not be started: {error}")
             elif how is Readopted.WATCH:
-                self._process = self._folder.started()
                 log.info("job %s: adopted, pid %s", self.ticket.id, self._process.pid if self._process else None)
             await self._see_through(self._ship(resume=how is not Readopted.ACCEPT))
             self._site.forget(self._folder)
@@ -128,8 +135,6 @@ class Job:
             assert self._shipping is not None
             await self._abandon(verdict, self._shipping)
         finally:
-            self.active = False
-            self._site.changed()
             if self._shipping is not None:
                 self._shipping.cancel()
                 await asyncio.gather(self._shipping, return_exceptions=True)

@@ -108,22 +108,22 @@ class Loop:
         for folder in self._journal.jobs():
             self._take_up_or_salvage(folder)
 
-    def _take_up_or_salvage(self, folder: JobFolder) -> None:
+    def _take_up_or_salvage(self, folder: JobFolder, before: Job | None = None) -> None:
         try:
-            self._take_up(folder)
+            self._take_up(folder, before)
         except (ValueError, OSError) as problem:
             try:
                 if salvage(self._journal, folder, problem):
-                    self._take_up(folder)
+                    self._take_up(folder, before)
             except (ValueError, OSError) as error:
                 log.error("%s can neither be read nor moved: %s", folder.path, error)  # noqa: TRY400
 
-    def _take_up(self, folder: JobFolder) -> None:
-        """See through what an earlier daemon has left; raises ValueError and OSError."""
+    def _take_up(self, folder: JobFolder, before: Job | None) -> None:
+        """See through what an earlier daemon, or a defect, has left; raises ValueError and OSError."""
         ticket, verdict = folder.ticket(), folder.verdict()
-        begun = [folder.started(), folder.result()]
+        process = folder.started()
         how = plan.readopt(
-            any(begun),
+            any([process, folder.result()]),
             verdict is not None,
             verdict is not None and verdict.reported and verdict.log_shipped,
         )
@@ -132,9 +132,11 @@ class Loop:
             return
         with subject.of_job(ticket):
             log.info("job %s: found again: %s", ticket.id, how.value)
-        job = Job(self._site, folder, ticket)
+        job = Job(self._site, folder, ticket, process if how is plan.Readopted.WATCH else None)
         job.active = how is not plan.Readopted.REPORT
         job.unreported = verdict is None or not verdict.reported
+        if before is not None:
+            job.succeed(before)
         self._own(job, how)
 
     def _own(self, job: Job, how: plan.Readopted = plan.Readopted.ACCEPT) -> None:
@@ -150,13 +152,13 @@ class Loop:
             except Exception:
                 log.exception("job %s: a defect; it is taken up again in %.0f s", job.ticket.id, AGAIN)
                 failed = True
-                # Still told to the server as here.
+                # Still here for the server, and holds its slots where its process may run.
                 await asyncio.sleep(AGAIN)
             finally:
                 del self._station.jobs[key]
                 self._station.changed()
-            if failed and self._station.departure is None:
-                self._take_up_or_salvage(job.folder)
+            if failed:
+                self._take_up_or_salvage(job.folder, job)
 
         with subject.of_job(job.ticket):
             task = asyncio.create_task(see_through(), name=f"job-{job.ticket.id}")

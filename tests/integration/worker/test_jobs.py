@@ -369,36 +369,6 @@ def test_offer_whose_acceptance_was_not_answered_is_accepted_by_the_next_daemon(
     assert bytes(job.log) == b"once\n"
 
 
-@pytest.mark.parametrize("launch", ["zygote", "interpreter"])
-def test_job_of_which_a_defect_has_lost_sight_is_taken_up_again(
-    central: FakeCentral, start: Start, tmp_path: Path, launch: str
-) -> None:
-    broken, go = tmp_path / "broken", tmp_path / "go"
-    broken.mkdir()
-    (broken / "sitecustomize.py").write_text(
-        "from edge_worker import loop, starting\n"
-        "loop.AGAIN = 0.2\n"
-        "start, broken = starting.start, []\n"
-        "async def start_badly(*arguments):\n"
-        "    process = await start(*arguments)\n"
-        "    if not broken:\n"
-        "        broken.append(1)\n"
-        "        raise RuntimeError('this is a defect')\n"
-        "    return process\n"
-        "starting.start = start_badly\n"
-    )
-    daemon = start(launch=launch, env={"PYTHONPATH": str(broken)})
-    job = central.offer(workload(f"log(b'once\\n'); wait_for_file({str(go)!r})"))
-    central.wait_for(lambda: "this is a defect" in daemon.said)
-    go.touch()
-    central.wait_for(finished(job))
-    assert (job.state, bytes(job.log)) == ("success", b"once\n")
-    central.wait_for(lambda: daemon.folders() == [])
-    assert daemon.exit_code() is None
-    # It is expected here, and nowhere else.
-    daemon.log.write_text("")
-
-
 def test_corrupt_folder_is_set_aside_and_the_rest_goes_on(central: FakeCentral, start: Start, tmp_path: Path) -> None:
     broken = tmp_path / "state" / "jobs" / "00000000-0000-0000-0000-000000000001-1"
     broken.mkdir(parents=True)
