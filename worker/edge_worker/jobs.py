@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -87,6 +88,14 @@ class Job:
         """
         if self.running and not self._revoked.done():
             self._revoked.set_result(Stale(409, CANCELLED if cancelled else "StaleClaim", reason))
+
+    def lose_sight(self) -> None:
+        """Hold slots only while a process of the job lives: a defect has ended ``run``, and may do so each time."""
+        lives = False
+        with suppress(OSError, ValueError):
+            self._process = self._process or self._folder.started()
+            lives = self._process is not None and processes.alive(self._process)
+        self.active = self.active and lives
 
     def succeed(self, before: Job) -> None:
         """Do what was asked while a defect had lost sight of the job."""

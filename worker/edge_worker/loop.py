@@ -152,7 +152,9 @@ class Loop:
             except Exception:
                 log.exception("job %s: a defect; it is taken up again in %.0f s", job.ticket.id, AGAIN)
                 failed = True
-                # Still here for the server, and holds its slots where its process may run.
+                job.lose_sight()
+                self._station.changed()
+                # Still here for the server.
                 await asyncio.sleep(AGAIN)
             finally:
                 del self._station.jobs[key]

@@ -21,21 +21,44 @@ LONG, SHORT = 3.0, 0.2
 """Seconds until the job is taken up again: with and without time to do something before."""
 
 
-def lose(start: Start, central: FakeCentral, folder: Path, task: str, again: float, **options: str | float) -> Daemon:
-    """Start a daemon that loses sight of its first job as soon as it has started that, and the job."""
+START = """
+from edge_worker import starting
+start, broken = starting.start, []
+async def start_badly(site, folder, *arguments):
+    process = await start(site, folder, *arguments)
+    if not broken:
+        broken.append(1)
+        while folder.started() is None:
+            await asyncio.sleep(0.01)
+        raise RuntimeError("this is a defect")
+    return process
+starting.start = start_badly
+"""
+"""Sight of the first job is lost as soon as it has started."""
+
+END = """
+from edge_worker import stopping
+async def result_badly(*arguments):
+    raise RuntimeError("this is a defect")
+stopping.result = result_badly
+"""
+"""Sight of each job is lost when it has ended, again and again."""
+
+
+def lose(
+    start: Start,
+    central: FakeCentral,
+    folder: Path,
+    task: str,
+    again: float,
+    defect: str = START,
+    **options: str | float,
+) -> Daemon:
+    """Start a daemon with the defect, and a job that meets it."""
     broken = folder / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(
-        "from edge_worker import loop, starting\n"
-        f"loop.AGAIN = {again}\n"
-        "start, broken = starting.start, []\n"
-        "async def start_badly(*arguments):\n"
-        "    process = await start(*arguments)\n"
-        "    if not broken:\n"
-        "        broken.append(1)\n"
-        "        raise RuntimeError('this is a defect')\n"
-        "    return process\n"
-        "starting.start = start_badly\n"
+        f"import asyncio\nfrom edge_worker import loop\nloop.AGAIN = {again}\n{defect}"
     )
     daemon = start(env={"PYTHONPATH": str(broken)}, concurrency=1, kill_grace=0.3, **options)
     central.offer(workload(task))
@@ -121,3 +144,16 @@ def test_its_processes_are_not_taken_for_strangers(
     assert not gone(pid)
     go.touch()
     seen_through(central, daemon, job)
+
+
+def test_no_drain_waits_for_one_that_is_lost_sight_of_each_time(
+    central: FakeCentral, start: Start, tmp_path: Path, launch: str
+) -> None:
+    daemon = lose(start, central, tmp_path, "pass", SHORT, END, launch=launch)
+    (job,) = central.jobs.values()
+    central.wait_for(lambda: daemon.said.count("this is a defect") > 2)
+    daemon.process.terminate()
+    assert daemon.process.wait(60) == 0
+    assert job.end is None
+    assert len(daemon.folders()) == 1, "the next daemon sees it through"
+    daemon.log.write_text("")
