@@ -91,11 +91,9 @@ class Job:
 
     def lose_sight(self) -> None:
         """Hold slots only while a process of the job lives: a defect has ended ``run``, and may do so each time."""
-        lives = False
         with suppress(OSError, ValueError):
             self._process = self._process or self._folder.started()
-            lives = self._process is not None and processes.alive(self._process)
-        self.active = self.active and lives
+        self.active = self.active and self._process is not None and processes.may_live(self._process)
 
     def succeed(self, before: Job) -> None:
         """Do what was asked while a defect had lost sight of the job."""
@@ -117,7 +115,6 @@ class Job:
         try:
             verdict = self._verdict = self._folder.verdict()
             if verdict is not None and verdict.outcome == STALE:
-                self._process = self._folder.started()
                 await self._abandon(verdict, self._ship(resume=True))
                 return
             if how is Readopted.ACCEPT:
@@ -263,8 +260,6 @@ class Job:
             await shipping
         except Stale as stale:
             log.warning("job %s: the rest of its log is not wanted: %s", self.ticket.id, stale)
-        except Exception:
-            log.exception("job %s: the rest of its log is lost", self.ticket.id)
         else:
             if not self._shipper.backlog and self._shipper.end != verdict.log_length:
                 # Bytes went missing after the end was told. The log says so, and would else never be complete.

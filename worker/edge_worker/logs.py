@@ -14,7 +14,7 @@ from edge_worker.faults import Fault, NotAllowed, Refused, Rewind, Stale, Unreac
 from edge_worker.journal import Ticket
 from edge_worker.logfile import LogFile
 from edge_worker.logplan import due_in
-from edge_worker.patience import persist, wait
+from edge_worker.patience import despite_defects, persist, wait
 from edge_worker.plan import backoff
 from edge_worker.shipping import AT_ONCE, Piece, Shipping
 
@@ -82,17 +82,10 @@ class LogShipper:
 
         ``resume`` asks for the server's cursor first.
         """
-        shipping = self._shipping
         try:
             if resume:
-                cursor = await persist(lambda: shipping.transport.log_cursor(self._ticket), self._what)
-                await shipping.read(self._file.resume, cursor)
-                self._offset = cursor
-            with shipping.following(self._file, self._stirred.set):
-                while await self._due():
-                    await self._advance()
-            if late := await shipping.read(self._file.late):
-                log.warning("job %s: %d bytes came to its log after its end; they are not kept", self._ticket.id, late)
+                await despite_defects(self._resume, self._what)
+            await despite_defects(self._follow, self._what)
         except Stale:
             raise
         except Refused as refusal:
@@ -100,6 +93,18 @@ class LogShipper:
             log.error("job %s: the server does not take %s: %s", self._ticket.id, missing, refusal)  # noqa: TRY400
         finally:
             self._file.close()
+
+    async def _resume(self) -> None:
+        cursor = await persist(lambda: self._shipping.transport.log_cursor(self._ticket), self._what)
+        await self._shipping.read(self._file.resume, cursor)
+        self._offset = cursor
+
+    async def _follow(self) -> None:
+        with self._shipping.following(self._file, self._stirred.set):
+            while await self._due():
+                await self._advance()
+        if late := await self._shipping.read(self._file.late):
+            log.warning("job %s: %d bytes came to its log after its end; they are not kept", self._ticket.id, late)
 
     async def _due(self) -> bool:
         """Wait until something is to be sent; False: all is there."""

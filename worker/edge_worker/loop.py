@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from edge_otel.state import WorkerState, observe
 from edge_otel.wire import WorkerReply, WorkerReport
-from edge_worker import plan, reports, subject
+from edge_worker import patience, plan, processes, reports, subject
 from edge_worker.cutoff import Cutoff
 from edge_worker.faults import Disconnected, Fault, Forgotten, NotAllowed, Refused, Replaced, Unreachable
 from edge_worker.intake import Intake, IntakeTransport
-from edge_worker.jobs import Job
+from edge_worker.jobs import STALE, Job
 from edge_worker.journal import JobFolder, Journal
 from edge_worker.patience import pause, persist, wait
 from edge_worker.pulse import Pulse, PulseTransport
@@ -34,9 +34,6 @@ DELIVER_WITHIN, FAREWELL_WITHIN = 20.0, 10.0
 
 UNACCEPTED_WITHIN = 5.0
 """Seconds that a drain waits for answers about offers when nothing runs."""
-
-AGAIN = 30.0
-"""Seconds until a job is taken up again of which a defect has lost sight."""
 
 BEAT_WITHIN, SLACK = 300.0, 60.0
 """Seconds for a heartbeat by all ways there are, each with its own timeouts; and beyond a pause."""
@@ -80,17 +77,15 @@ class Loop:
         renewing = asyncio.create_task(Reissue(station, self._transport).run(), name="reissue")
         try:
             loops: set[asyncio.Task[Any]] = {heart, fetching, receiving, leaving, handing, renewing, cutting}
-            done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                # A defect ends the daemon; the jobs go on, and the next daemon adopts them.
-                task.result()
-            if self._code != REFUSED:
-                await asyncio.wait({leaving, handing}, return_when=asyncio.FIRST_COMPLETED)
+            while not (leaving.done() or handing.done() or self._code == REFUSED):
+                done, loops = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    # A defect ends the daemon; the jobs go on, and the next daemon adopts them.
+                    task.result()
             if handing.done():
                 # One who was replaced must not come back.
                 self._code = HANDED_OVER if self._code == STOPPED else self._code
             elif self._code != REFUSED:
-                await leaving
                 # A fetch under way may still bring an offer, which is declined.
                 await asyncio.wait({fetching}, timeout=UNACCEPTED_WITHIN)
                 heart.cancel()
@@ -120,8 +115,9 @@ class Loop:
 
     def _take_up(self, folder: JobFolder, before: Job | None) -> None:
         """See through what an earlier daemon, or a defect, has left; raises ValueError and OSError."""
-        ticket, verdict = folder.ticket(), folder.verdict()
-        process = folder.started()
+        # What was known of a job is not forgotten with its folder.
+        ticket, verdict = before.ticket if before else folder.ticket(), folder.verdict()
+        process = folder.started() or (before.process if before else None)
         how = plan.readopt(
             any([process, folder.result()]),
             verdict is not None,
@@ -132,8 +128,9 @@ class Loop:
             return
         with subject.of_job(ticket):
             log.info("job %s: found again: %s", ticket.id, how.value)
-        job = Job(self._site, folder, ticket, process if how is plan.Readopted.WATCH else None)
-        job.active = how is not plan.Readopted.REPORT
+        job = Job(self._site, folder, ticket, process)
+        stale = verdict is not None and verdict.outcome == STALE
+        job.active = how is not plan.Readopted.REPORT or (stale and process is not None and processes.may_live(process))
         job.unreported = verdict is None or not verdict.reported
         if before is not None:
             job.succeed(before)
@@ -150,12 +147,12 @@ class Loop:
                     await self._station.registered.wait()
                 await job.run(how)
             except Exception:
-                log.exception("job %s: a defect; it is taken up again in %.0f s", job.ticket.id, AGAIN)
+                log.exception("job %s: a defect; it is taken up again in %.0f s", job.ticket.id, patience.AGAIN)
                 failed = True
                 job.lose_sight()
                 self._station.changed()
                 # Still here for the server.
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(patience.AGAIN)
             finally:
                 del self._station.jobs[key]
                 self._station.changed()

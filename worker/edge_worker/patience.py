@@ -9,12 +9,15 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from edge_worker.faults import NotAllowed, Unreachable
+from edge_worker.faults import Fault, NotAllowed, Unreachable
 from edge_worker.plan import BACKOFF_LAST, backoff, jittered, returning
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+
+AGAIN = 30.0
+"""Seconds until what a defect has ended is done again."""
 
 
 async def wait(event: asyncio.Event, timeout: float | None) -> bool:
@@ -53,6 +56,18 @@ async def persist(call: Callable[[], Awaitable[R]], what: str) -> R:
             log.log(level, "%s: %s; trying again (failure %d)", what, fault, attempt + 1)
             attempt += 1
         await asyncio.sleep(delay)
+
+
+async def despite_defects(work: Callable[[], Awaitable[R]], what: str) -> R:
+    """Return what ``work`` gives, done again where a defect has ended it. Faults are raised."""
+    while True:
+        try:
+            return await work()
+        except Fault:
+            raise
+        except Exception:
+            log.exception("%s: a defect; trying again in %.0f s", what, AGAIN)
+        await asyncio.sleep(AGAIN)
 
 
 async def while_it_moves(work: Coroutine[Any, Any, None], left: Callable[[], int], within: float) -> bool:

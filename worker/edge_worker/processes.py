@@ -99,12 +99,13 @@ async def ended(process: Started) -> int | None:
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-    while not gone.is_set() and _may_live(process):
+    while not gone.is_set() and may_live(process):
         await asyncio.sleep(POLL)
     return _reap(process.pid)
 
 
-def _may_live(process: Started) -> bool:
+def may_live(process: Started) -> bool:
+    """Return whether the process still runs, also where that cannot be told for want of open files."""
     try:
         return alive(process)
     except OSError:

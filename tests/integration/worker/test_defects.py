@@ -1,7 +1,8 @@
-"""A job of which a defect of ours has lost sight."""
+"""Defects of ours, planted: what they end is done again, by this daemon or the next."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import psutil
@@ -44,6 +45,29 @@ stopping.result = result_badly
 """
 """Sight of each job is lost when it has ended, again and again."""
 
+SHIPPING = """
+from edge_worker import logs
+good, broken = logs.LogShipper.{method}, []
+async def badly(self, *arguments):
+    if not broken:
+        broken.append(1)
+        raise RuntimeError("this is a defect")
+    return await good(self, *arguments)
+logs.LogShipper.{method} = badly
+"""
+"""The first log is lost sight of, once."""
+
+HEARTBEAT = """
+import os
+from edge_worker import reports
+report = reports.report
+def badly(*arguments):
+    if os.path.exists({flag!r}):
+        raise RuntimeError("this is a defect")
+    return report(*arguments)
+reports.report = badly
+"""
+
 
 def lose(
     start: Start,
@@ -58,7 +82,7 @@ def lose(
     broken = folder / "broken"
     broken.mkdir()
     (broken / "sitecustomize.py").write_text(
-        f"import asyncio\nfrom edge_worker import loop\nloop.AGAIN = {again}\n{defect}"
+        f"import asyncio\nfrom edge_worker import patience\npatience.AGAIN = {again}\n{defect}"
     )
     daemon = start(env={"PYTHONPATH": str(broken)}, concurrency=1, kill_grace=0.3, **options)
     central.offer(workload(task))
@@ -157,3 +181,84 @@ def test_no_drain_waits_for_one_that_is_lost_sight_of_each_time(
     assert job.end is None
     assert len(daemon.folders()) == 1, "the next daemon sees it through"
     daemon.log.write_text("")
+
+
+def test_its_folder_may_go_meanwhile(central: FakeCentral, start: Start, tmp_path: Path, launch: str) -> None:
+    go = tmp_path / "go"
+    daemon = lose(start, central, tmp_path, waiting(go), LONG, launch=launch)
+    (job,) = central.jobs.values()
+    pid = running(central, daemon)
+    shutil.rmtree(daemon.folders()[0])
+    central.wait_for(lambda: daemon.said.count("adopted, pid") == 1)
+    beats(central)
+    assert not gone(pid)
+    assert [one["slots"] for one in central.last()["jobs"]] == [1]
+    go.touch()
+    central.wait_for(lambda: job.end and daemon.folders() == [])
+    daemon.log.write_text("")
+
+
+@pytest.mark.parametrize("method", ["_take_turn", "_due"])
+def test_a_log_is_followed_again(central: FakeCentral, start: Start, tmp_path: Path, launch: str, method: str) -> None:
+    go = tmp_path / "go"
+    daemon = lose(start, central, tmp_path, waiting(go), SHORT, SHIPPING.format(method=method), launch=launch)
+    (job,) = central.jobs.values()
+    central.wait_for(lambda: bytes(job.log) == b"once\n")
+    go.touch()
+    seen_through(central, daemon, job)
+
+
+def test_a_log_is_followed_again_by_the_next_daemon(
+    central: FakeCentral, start: Start, tmp_path: Path, launch: str
+) -> None:
+    go = tmp_path / "go"
+    first = start(launch=launch)
+    job = central.offer(workload(waiting(go)))
+    central.wait_for(lambda: bytes(job.log) == b"once\n")
+    first.process.kill()
+    first.process.wait(10)
+    daemon = lose(start, central, tmp_path, "pass", SHORT, SHIPPING.format(method="_resume"), launch=launch)
+    go.touch()
+    seen_through(central, daemon, job)
+
+
+def test_a_cancelled_job_holds_its_slot_until_it_has_ended_also_with_the_next_daemon(
+    central: FakeCentral, start: Start, launch: str
+) -> None:
+    first = start(launch=launch, kill_grace=600)
+    job = central.offer(workload(STUBBORN))
+    pid = running(central, first)
+    central.wait_for(lambda: bytes(job.log) == b"begun\n")
+    connected(central).send(type="cancel", id=job.id, claim=job.offer["claim"])
+    central.wait_for((first.folders()[0] / "report.json").exists)
+    first.process.kill()
+    first.process.wait(10)
+    daemon = start(launch=launch, kill_grace=600, concurrency=1)
+    other = central.offer(workload("pass"))
+    beats(central)
+    assert [one["slots"] for one in central.last()["jobs"]] == [1]
+    assert other.state == "queued"
+    psutil.Process(pid).kill()
+    central.wait_for(finished(other))
+    central.wait_for(lambda: daemon.folders() == [])
+
+
+def test_a_defect_ends_the_daemon_also_while_it_drains(
+    central: FakeCentral, start: Start, tmp_path: Path, launch: str
+) -> None:
+    broken, flag, go = tmp_path / "broken", tmp_path / "flag", tmp_path / "go"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(HEARTBEAT.format(flag=str(flag)))
+    daemon = start(launch=launch, env={"PYTHONPATH": str(broken)})
+    job = central.offer(workload(waiting(go)))
+    pid = running(central, daemon)
+    daemon.process.terminate()
+    central.wait_for(lambda: central.last()["state"] == "terminating")
+    flag.touch()
+    assert daemon.process.wait(30) == 1
+    assert not gone(pid)
+    assert "this is a defect" in daemon.said
+    daemon.log.write_text("")
+    start(launch=launch)
+    go.touch()
+    central.wait_for(finished(job))
