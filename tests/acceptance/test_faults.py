@@ -23,4 +23,4 @@ def test_no_fault_loses_or_doubles_a_job_or_a_byte_or_leaves_a_worker_that_needs
     print(f"\n{table(outcomes)}")
     wrong = [f"{outcome.seed}: {'; '.join(outcome.notes)}" for outcome in outcomes if not outcome.right]
     assert not wrong, "\n".join(wrong)
-    assert {outcome.fault for outcome in outcomes} == {fault.name for fault in FAULTS}
+    assert {outcome.fault for outcome in outcomes if not outcome.missed} == {fault.name for fault in FAULTS}

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import psutil
 
 from demo.process import Ended
-from demo.wait import wait_for
+from demo.wait import NotSeen, wait_for
 from tests.faults import namespace
+from tests.faults.judgement import Try
 from tests.faults.link import Answer, http
 from tests.faults.sites import FAKETIME, Site
 
 GARBAGE = http("200 OK", b"<html><body>Please log in to the guest network</body></html>", path=b"/edge_worker")
-Inject = Callable[[Site, random.Random], None]
+Whose = TypeVar("Whose")
+Inject = Callable[[Site, random.Random], AbstractSet[Try] | None]
+"""Returns the tries that it has killed, if it kills any; raises NotInjected."""
+SOMEBODY_WITHIN = 30.0
+"""Seconds in which there is somebody to kill."""
+
+LEFT_WITHIN = 60.0
+"""Seconds in which a worker that is stopped has left."""
+
+
+class NotInjected(Exception):
+    """There was nobody whom the fault could meet."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +46,8 @@ class Fault:
     inject: Inject
     manner: str = "work"
     """What the first try of one of the tasks does; see the DAG."""
-    kills: bool = False
-    """It kills tasks, which are tried again: what a task had done before it died is then done again."""
+    at_work: bool = False
+    """Its moment is one of a task's: later there is nobody whom it could meet."""
     destroys: bool = False
     """It removes task logs; the centre must say so where they are missing."""
     central: bool = False
@@ -58,19 +71,34 @@ def kill_daemon(site: Site, draw: random.Random) -> None:
 
 
 def kill_zygote(site: Site, draw: random.Random) -> None:
-    if zygote := site.zygote():
-        zygote.kill()
+    kill_one(lambda: [("zygote", process)] if (process := site.zygote()) else [], draw)
 
 
-def kill_supervisor(site: Site, draw: random.Random) -> None:
-    if running := site.supervisors():
-        draw.choice(running).kill()
+def kill_supervisor(site: Site, draw: random.Random) -> AbstractSet[Try]:
+    return {kill_one(site.supervisors, draw)}
 
 
-def kill_task(site: Site, draw: random.Random) -> None:
-    with suppress(psutil.NoSuchProcess):
-        if tasks := [child for parent in site.supervisors() for child in parent.children()]:
-            draw.choice(tasks).kill()
+def kill_task(site: Site, draw: random.Random) -> AbstractSet[Try]:
+    return {kill_one(site.tasks, draw)}
+
+
+def kill_one(
+    look: Callable[[], Sequence[tuple[Whose, psutil.Process]]], draw: random.Random, within: float = SOMEBODY_WITHIN
+) -> Whose:
+    """Kill one of those who are there, or the next who is; return whose process it was. Raises NotInjected."""
+
+    def kill() -> list[Whose]:
+        with suppress(psutil.NoSuchProcess):
+            if there := look():
+                whose, process = draw.choice(there)
+                process.kill()
+                return [whose]
+        return []
+
+    try:
+        return wait_for(kill, "somebody to kill", timeout=within, pause=0.02)[0]
+    except NotSeen as nobody:
+        raise NotInjected(str(nobody)) from None
 
 
 def kill_component(name: str) -> Inject:
@@ -86,8 +114,9 @@ def upgrade(site: Site, draw: random.Random) -> None:
     site.command("handover")
 
 
-def reboot(site: Site, draw: random.Random) -> None:
+def reboot(site: Site, draw: random.Random) -> AbstractSet[Try]:
     with site.down():
+        jobs = site.jobs()
         for process in site.everything():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -96,6 +125,8 @@ def reboot(site: Site, draw: random.Random) -> None:
             record = json.loads(file.read_text())
             record["identity"] = f"00000000-0000-0000-0000-000000000000:{record['identity'].partition(':')[2]}"
             file.write_text(json.dumps(record))
+        # What had no process yet is started by the next daemon.
+        return {one for one, folder in jobs if (folder / "process.json").exists()}
 
 
 def lose(percent: int, *, there: bool = True, back: bool = True) -> Inject:
@@ -184,24 +215,29 @@ def lock_disk(site: Site, draw: random.Random) -> None:
         subprocess.run(["umount", "-l", site.state], check=True)
 
 
-def remove_state(site: Site, draw: random.Random) -> None:
+def remove_state(site: Site, draw: random.Random) -> AbstractSet[Try]:
+    # What has not taken its workload yet cannot be started any more; what runs goes on.
+    waiting = {one for one, folder in site.jobs() if (folder / "workload.json").exists()}
     shutil.rmtree(site.state, ignore_errors=True)
+    return waiting
 
 
-def stop_stubborn(site: Site, draw: random.Random) -> None:
-    misbehaving(site)
+def stop_stubborn(site: Site, draw: random.Random) -> AbstractSet[Try]:
+    misbehave(site, draw)
+    daemon = site.daemon
     site.command("stop")
+    wait_for(lambda: not site.of_site(daemon), "the worker to leave", timeout=LEFT_WITHIN)
+    # Others of the run may have been in their last words.
+    return site.stopped()
 
 
-def misbehaving(site: Site) -> None:
-    """Return when a task of the site says that it misbehaves."""
-    ledger = site.central.ledger
-
-    def seen() -> bool:
-        newest = max(ledger.glob(f"{site.name}-*.jsonl"), key=os.path.getmtime, default=None)
-        return newest is not None and '"misbehaves"' in newest.read_text()
-
-    wait_for(seen, "a task to misbehave", timeout=120)
+def misbehave(site: Site, draw: random.Random) -> None:
+    """Return when a task of the run says that it misbehaves."""
+    ledger = site.central.ledger / f"{site.run_id}.jsonl"
+    try:
+        wait_for(lambda: ledger.exists() and '"misbehaves"' in ledger.read_text(), "a task to misbehave", timeout=120)
+    except NotSeen as nobody:
+        raise NotInjected(str(nobody)) from None
 
 
 def nothing(site: Site, draw: random.Random) -> None:
@@ -215,13 +251,13 @@ FAULTS = (
     Fault("none", "nothing", nothing),
     Fault("daemon", "kill -9 of the daemon, up to three times", kill_daemon),
     Fault("zygote", "kill -9 of the zygote", kill_zygote),
-    Fault("supervisor", "kill -9 of a job's supervisor", kill_supervisor, kills=True),
-    Fault("task", "kill -9 of a task's process", kill_task, kills=True),
+    Fault("supervisor", "kill -9 of a job's supervisor", kill_supervisor, at_work=True),
+    Fault("task", "kill -9 of a task's process", kill_task, at_work=True),
     Fault("api", "kill -9 of the API server, for up to 5 s", kill_component("api-server"), central=True),
     Fault("scheduler", "kill -9 of the scheduler, for up to 5 s", kill_component("scheduler"), central=True),
     Fault("database", "kill -9 of PostgreSQL, for up to 4 s", kill_database, central=True),
     Fault("upgrade", "daemon of another version takes over", upgrade),
-    Fault("reboot", "all processes killed, another boot id", reboot, kills=True),
+    Fault("reboot", "all processes killed, another boot id", reboot),
     Fault("cut", "no packet either way for 4 to 20 s", lose(100), **_NETWORK),
     Fault("deaf", "no packet to the worker for 4 to 20 s", lose(100, there=False), **_NETWORK),
     Fault("mute", "no packet from the worker for 4 to 20 s", lose(100, back=False), **_NETWORK),
@@ -239,10 +275,10 @@ FAULTS = (
     Fault("clock", "the daemon's clock 10 minutes off, for 5 to 15 s", set_clock, **_CLOCK),
     Fault("disk full", "no byte free on the state folder's disk", fill_disk, **_NETWORK),
     Fault("read-only", "the state folder read-only for what is opened anew", lock_disk, **_NETWORK),
-    Fault("state removed", "the state folder removed", remove_state, kills=True, destroys=True),
-    Fault("memory", "a task takes 4 GB, more than its limit", nothing, "greedy", kills=True),
-    Fault("fork bomb", "a task starts some 800 processes, where 150 are allowed", nothing, "bomb", kills=True),
-    Fault("stubborn", "a task ignores SIGTERM, and the worker is stopped", stop_stubborn, "stubborn", kills=True),
+    Fault("state removed", "the state folder removed", remove_state, destroys=True),
+    Fault("memory", "a task takes 4 GB, more than its limit", misbehave, "greedy"),
+    Fault("fork bomb", "a task starts some 800 processes, where 150 are allowed", misbehave, "bomb"),
+    Fault("stubborn", "a task ignores SIGTERM, and the worker is stopped", stop_stubborn, "stubborn"),
     Fault("left behind", "a task leaves a process behind", nothing, "abandons"),
 )
 BY_NAME = {fault.name: fault for fault in FAULTS}

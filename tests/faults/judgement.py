@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
+
+Try = tuple[str, int, int]
+"""One try of a task: the task's name, its map index, the try's number."""
 
 
 @dataclass
 class Outcome:
-    """What one run showed. ``jobs`` are tries that began; a try is ``doubled`` when it began twice, when it ran beside
-    another try of its task, or when an effect came again although no task was killed. Bytes are those of task logs."""
+    """What one run showed. ``jobs`` are tries of mapped tasks that began; a try is ``doubled`` when it began twice,
+    when it ran beside another try of its task, or when its effect came again although the fault had not killed it.
+    Bytes are those of task logs."""
 
     fault: str
     seed: str
+    missed: int = 0
+    """1 where the fault found nobody to meet: it was not injected."""
     jobs: int = 0
+    killed: int = 0
+    """Tries that the fault killed, or that misbehaved and were ended for it."""
     lost: int = 0
+    """Tasks that did not succeed, and tries that came to nothing though the fault had not killed them."""
     doubled: int = 0
     repeated: int = 0
-    """Effects that came again in a new try, after the fault had killed the one before."""
+    """Effects that came again in a new try, after the fault had killed the one before, which had had it."""
     bytes: int = 0
     bytes_lost: int = 0
     bytes_doubled: int = 0
@@ -39,18 +50,27 @@ class Outcome:
         return not any(wrong)
 
 
-def judge_tasks(entries: Sequence[dict[str, Any]], tasks: int, killed: bool, outcome: Outcome) -> None:
-    """Count what the ledger shows of so many tasks; ``killed``: the fault may have killed some of their tries."""
-    starts = Counter((e["task"], e["index"], e["try"]) for e in entries if e["event"] == "start")
-    effects = Counter((e["task"], e["index"]) for e in entries if e["event"] == "effect")
-    again = sum(count - 1 for count in effects.values())
-    outcome.jobs = len(starts)
-    outcome.doubled = sum(count - 1 for count in starts.values()) + sum(e["event"] == "overlap" for e in entries)
-    if killed:
-        outcome.repeated = again
-    else:
-        outcome.doubled += again
-    outcome.lost = max(outcome.lost, tasks - len(effects))
+def judge_tasks(entries: Sequence[dict[str, Any]], tasks: int, killed: AbstractSet[Try], outcome: Outcome) -> None:
+    """Count what the ledger shows of so many mapped tasks; ``killed`` are the tries that the fault may have killed."""
+    noted: list[tuple[Try, str]] = [((e["task"], e["index"], e["try"]), e["event"]) for e in entries]
+    starts = Counter(one for one, event in noted if event == "start")
+    # Such a try is ended by design, before it could have its effect.
+    misbehaved = {one for one, event in noted if event == "misbehaves"}
+    gone = {(task, index, number) for task, index, last in starts for number in range(1, last)}
+    lost = sorted(gone - killed - misbehaved)
+    effects: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for (task, index, number), event in noted:
+        if event == "effect":
+            effects[task, index].append(number)
+    pairs = [((*task, first), second > first) for task, tries in effects.items() for first, second in pairwise(tries)]
+    outcome.jobs = sum(index >= 0 for _, index, _ in starts)
+    outcome.killed = len(killed | misbehaved)
+    outcome.repeated = sum(later and one in killed - misbehaved for one, later in pairs)
+    outcome.doubled = sum(count - 1 for count in starts.values()) + sum(event == "overlap" for _, event in noted)
+    outcome.doubled += len(pairs) - outcome.repeated
+    outcome.lost = max(outcome.lost, tasks - len(effects)) + len(lost)
+    if lost:
+        outcome.notes.append(f"lost {lost}, killed {sorted(killed)}")
     if outcome.doubled:
         outcome.notes.append(f"starts {dict(starts)}, effects {dict(effects)}")
 

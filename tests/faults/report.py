@@ -12,7 +12,10 @@ from typing import Any
 from tests.faults.catalogue import BY_NAME
 from tests.faults.judgement import Outcome
 
-COUNTED = ("jobs", "lost", "doubled", "repeated", "bytes", "bytes_lost", "bytes_doubled", "left", "crashed", "by_hand")
+COUNTED = (
+    *("missed", "jobs", "killed", "lost", "doubled", "repeated"),
+    *("bytes", "bytes_lost", "bytes_doubled", "left", "crashed", "by_hand"),
+)
 WIDTHS = {"runs": 6, **{name: max(len(name) + 2, 13 if name == "bytes" else 7) for name in COUNTED}}
 
 
@@ -22,7 +25,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 
 def by_fault(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Return the outcomes of each fault that was injected, in the catalogue's order."""
+    """Return the outcomes of each fault that had its turn, in the catalogue's order."""
     found = {name: [o for o in outcomes if o.fault == name] for name in BY_NAME}
     return {name: of_fault for name, of_fault in found.items() if of_fault}
 

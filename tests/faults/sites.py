@@ -24,6 +24,7 @@ from demo.wait import wait_for
 from tests.faults import namespace
 from tests.faults.central import Central
 from tests.faults.certificates import Authority
+from tests.faults.judgement import Try
 from tests.faults.link import Link, Links
 
 DISK = "96m"
@@ -63,6 +64,8 @@ class Site:
         """Whether the next daemon's clock is the one that ``set_clock`` sets."""
         self._without_clock = self.folder / "task.env"
         self._without_clock.write_text("LD_PRELOAD=\n")
+        self.run_id = ""
+        """The run whose tasks are here at present."""
         self.restarts = 0
         """Daemons that ended without being asked to."""
         self._upgraded: Path | None = None
@@ -116,13 +119,40 @@ class Site:
 
         wait_for(back, f"{self.name} to be back", timeout=within)
 
-    def supervisors(self) -> list[psutil.Process]:
-        """Return the processes of the jobs that run."""
+    def jobs(self) -> list[tuple[Try, Path]]:
+        """Return the run's tries that are here and have not ended, and their folders."""
         found = []
-        for file in self.state.glob("jobs/*/process.json"):
+        for file in self.state.glob("jobs/*/offer.json"):
+            with suppress(OSError, ValueError):
+                offer = json.loads(file.read_text())
+                if offer["run_id"] == self.run_id and not (file.parent / "result.json").exists():
+                    found.append(((offer["task_id"], offer["map_index"], offer["try_number"]), file.parent))
+        return found
+
+    def supervisors(self) -> list[tuple[Try, psutil.Process]]:
+        """Return the run's tries that run, and their supervisors."""
+        found = []
+        for one, folder in self.jobs():
             with suppress(OSError, ValueError, psutil.Error):
-                found.append(psutil.Process(json.loads(file.read_text())["pid"]))
-        return [process for process in found if self.of_site(process)]
+                found.append((one, psutil.Process(json.loads((folder / "process.json").read_text())["pid"])))
+        return [(one, process) for one, process in found if self.of_site(process)]
+
+    def tasks(self) -> list[tuple[Try, psutil.Process]]:
+        """Return the run's tries that run, and the tasks' own processes."""
+        found = []
+        for one, supervisor in self.supervisors():
+            with suppress(psutil.Error):
+                found += [(one, child) for child in supervisor.children()]
+        return [(one, process) for one, process in found if self.of_site(process)]
+
+    def stopped(self) -> set[Try]:
+        """Return the run's tries of which the daemon's log says that they were asked to end."""
+        found = set()
+        about = "airflow.task_instance"
+        for line in (self.folder / "daemon.log").read_text().splitlines():
+            if ": SIGTERM: " in line and (said := json.loads(line))["airflow.dag_run.run_id"] == self.run_id:
+                found.add((said["airflow.task_id"], said[f"{about}.map_index"], said[f"{about}.try_number"]))
+        return found
 
     def of_site(self, process: psutil.Process) -> bool:
         """Return whether a process is one of this site, and lives."""

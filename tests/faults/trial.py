@@ -7,17 +7,21 @@ import random
 import re
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from demo.airflow_api import UNFINISHED
 from demo.wait import NotSeen, wait_for
-from tests.faults.catalogue import Fault
-from tests.faults.judgement import Outcome, judge_log, judge_tasks
+from tests.faults.catalogue import Fault, NotInjected
+from tests.faults.judgement import Outcome, Try, judge_log, judge_tasks
 from tests.faults.sites import Site
 
 Value = TypeVar("Value")
 TASKS = 4
 BEGIN_WITHIN = 120.0
+LAST_WORDS = 0.2
+"""Seconds after its work in which a task has its effect, says so, and ends."""
 END_WITHIN = 240.0
 """Seconds after the fault in which every task has ended, a task's waits for its next try included."""
 SAID = b"folder of this task was removed"
@@ -34,16 +38,17 @@ def run(site: Site, fault: Fault, seed: str) -> Outcome:
     draw = random.Random(seed)
     outcome = Outcome(fault.name, seed)
     began, crashed = time.monotonic(), site.restarts
-    dag, run_id = f"chores_{site.number}", f"{site.name}-{re.sub('[^a-z0-9]', '-', seed)}"
+    dag = f"chores_{site.number}"
+    run_id = site.run_id = f"{site.name}-{re.sub('[^a-z0-9]', '-', seed)}"
     conf = {"tasks": TASKS, "lines": 20, "seconds": draw.uniform(0.5, 3.0), "manner": fault.manner}
     try:
         _trigger(site, dag, run_id, conf)
-        _inject(site, fault, draw, run_id)
+        killed = _inject(site, fault, draw, conf["seconds"], outcome)
         _finish(site, dag, run_id, outcome)
         _come_back(site, outcome)
         _judge_logs(site, run_id, fault, outcome)
         _look_for_leftovers(site, outcome)
-        judge_tasks(_ledger(site, run_id), TASKS, fault.kills, outcome)
+        judge_tasks(_ledger(site), TASKS, killed, outcome)
     except Exception as problem:  # noqa: BLE001 - the next run tells whether it was the fault's or the suite's
         outcome.lost += 1
         outcome.notes.append(f"{type(problem).__name__}: {problem}")
@@ -77,18 +82,23 @@ def _trigger(site: Site, dag: str, run_id: str, conf: dict[str, Any]) -> None:
     site.central.persist(trigger, "the run to be taken", 120)
 
 
-def _inject(site: Site, fault: Fault, draw: random.Random, run_id: str) -> None:
+def _inject(site: Site, fault: Fault, draw: random.Random, seconds: float, outcome: Outcome) -> AbstractSet[Try]:
+    """Return the tries that the fault killed."""
+
+    def begun() -> bool:
+        return any(entry["index"] >= 0 for entry in _ledger(site))
+
     if draw.random() < 0.8:
         # Most faults meet tasks at work, some their assignment or launch.
-        _patiently(
-            site, lambda: wait_for(lambda: _ledger(site, run_id), "a task to begin", timeout=BEGIN_WITHIN, pause=0.05)
-        )
-    time.sleep(draw.uniform(0.0, 3.0))
-    if fault.central:
-        with site.central.one_fault:
-            fault.inject(site, draw)
-    else:
-        fault.inject(site, draw)
+        _patiently(site, lambda: wait_for(begun, "a task to begin", timeout=BEGIN_WITHIN, pause=0.05))
+    time.sleep(draw.uniform(0.0, seconds + LAST_WORDS if fault.at_work else 3.0))
+    try:
+        with site.central.one_fault if fault.central else nullcontext():
+            return fault.inject(site, draw) or frozenset()
+    except NotInjected as nobody:
+        outcome.missed = 1
+        outcome.notes.append(str(nobody))
+        return frozenset()
 
 
 def _finish(site: Site, dag: str, run_id: str, outcome: Outcome) -> None:
@@ -153,6 +163,6 @@ def _judge_logs(site: Site, run_id: str, fault: Fault, outcome: Outcome) -> None
                 part.unlink()
 
 
-def _ledger(site: Site, run_id: str) -> list[dict[str, Any]]:
-    file = site.central.ledger / f"{run_id}.jsonl"
+def _ledger(site: Site) -> list[dict[str, Any]]:
+    file = site.central.ledger / f"{site.run_id}.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -25,6 +25,8 @@ def chores(site: int):
     def chores():
         @task(queue=f"site-{site}", retries=8, retry_delay=timedelta(seconds=1))
         def plan() -> list[int]:
+            ledger.note("start")
+            note_overlap()
             return list(range(get_current_context()["dag_run"].conf["tasks"]))
 
         @task(queue=f"site-{site}", retries=8, retry_delay=timedelta(seconds=1))
