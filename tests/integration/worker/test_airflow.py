@@ -95,6 +95,19 @@ def execute_task(
     return central.offer(command, task_instance_id=id_, dag_id="edge", task_id=task_id, run_id=run_id, carrier=carrier)
 
 
+def execute_callback(central: FakeCentral, path: str, **kwargs: str) -> FakeJob:
+    id_ = str(uuid4())
+    command = {
+        "type": "ExecuteCallback",
+        "token": "t",
+        "dag_rel_path": "edge.py",
+        "bundle_info": {"name": "local", "version": None},
+        "log_path": f"executor_callbacks/edge/r/{id_}",
+        "callback": {"id": id_, "fetch_method": "import_path", "data": {"path": path, "kwargs": kwargs}},
+    }
+    return central.offer(command, task_instance_id=id_)
+
+
 def events(job: FakeJob) -> list[str]:
     return [json.loads(line)["event"] for line in bytes(job.log).rpartition(b"\n")[0].splitlines()]
 
@@ -190,20 +203,7 @@ def test_tasks_run_in_forks_of_one_zygote_with_the_workers_name_and_one_trace(
 
 
 def test_callback_runs(central: FakeCentral, site: Daemon) -> None:
-    id_ = str(uuid4())
-    command = {
-        "type": "ExecuteCallback",
-        "token": "t",
-        "dag_rel_path": "edge.py",
-        "bundle_info": {"name": "local", "version": None},
-        "log_path": f"executor_callbacks/edge/r/{id_}",
-        "callback": {
-            "id": id_,
-            "fetch_method": "import_path",
-            "data": {"path": "calls.ring", "kwargs": {"bell": "front"}},
-        },
-    }
-    job = central.offer(command, task_instance_id=id_)
+    job = execute_callback(central, "calls.ring", bell="front")
     central.wait_for(finished(job), 90)
     assert job.state == "success", events(job)
     assert "ringing front" in events(job)

@@ -14,7 +14,7 @@ import pytest
 from conftest import Daemon, Start, finished, workload
 from edge_worker.journal import JobFolder
 from fake_server import FakeCentral, FakeJob
-from test_airflow import events, execute_task, real
+from test_airflow import events, execute_callback, execute_task, real
 from tools import missing
 
 pytestmark = pytest.mark.parametrize("transport", ["channel"])
@@ -270,43 +270,67 @@ def test_threads_that_hang_do_not_hold_the_exit(central: FakeCentral, start: Sta
 
 CHATTY = """
 import os, time
+from itertools import count
 from pathlib import Path
 from airflow.sdk import dag, task
 
+def chats():
+    folder = Path(os.environ["FOLDER"])
+    for number in count():
+        # Longer than a page, or a buffer, now and then.
+        print("chat", number, "x" * (9_000 if number % 10 == 0 else 5_000 if number % 3 == 0 else 300))
+        with (folder / "printed").open("a") as file:
+            file.write("x")
+        if (folder / "go").exists():
+            return
+        time.sleep(0.01)
+
 @dag(schedule=None)
 def edge():
-    @task
-    def chats():
-        folder = Path(os.environ["FOLDER"])
-        print("before")
-        while not (folder / "go").exists():
-            print("chat " + "x" * 500)
-            time.sleep(0.01)
-        while not (folder / "room").exists():
-            time.sleep(0.05)
-        print("after")
-    chats()
+    task(chats)()
 
 edge()
 """
 
+MISSING = "lines of this log are missing here"
 
-def test_a_task_that_prints_onto_a_full_disk_goes_on_and_its_log_tells_of_what_is_missing(
-    central: FakeCentral, start: Start, small: Path, tmp_path: Path
+
+@pytest.mark.parametrize("kind", ["task", "callback"])
+@pytest.mark.parametrize("room", [True, False], ids=["room", "none"])
+def test_what_prints_onto_a_full_disk_goes_on_and_its_log_tells_of_what_is_missing(
+    central: FakeCentral, start: Start, small: Path, tmp_path: Path, kind: str, room: bool
 ) -> None:
+    def printed() -> int:
+        return (tmp_path / "printed").stat().st_size
+
+    def said(text: str) -> int:
+        return sum(text in event for event in events(job))
+
     options = {"disk_error": 0, "disk_warning": 0, "outbox_size": 1}
     daemon = real(central, start, tmp_path, dag=CHATTY, env={"FOLDER": str(tmp_path)}, **options)
-    job = execute_task(central, "chats")
-    central.wait_for(lambda: sum(event.startswith("chat") for event in events(job)) > 20, 90)
-    filler = fill(small)
-    central.wait_for(lambda: central.last()["sysinfo"]["free_concurrency"] == 0)
-    before = len(job.log)
+    job = execute_task(central, "chats") if kind == "task" else execute_callback(central, "edge.chats")
+    for gaps in (1, 2, 3):
+        central.wait_for(lambda: said("chat ") > 10, 90)
+        filler = fill(small)
+        # More than can be on its way from the task to its supervisor.
+        enough = printed() + 200
+        central.wait_for(lambda enough=enough: printed() > enough, 60)
+        if gaps == 3 and not room:
+            # It ends like this, and cannot say what is missing then.
+            break
+        filler.unlink()
+        central.wait_for(lambda gaps=gaps: said(MISSING) >= gaps, 60)
     (tmp_path / "go").touch()
-    filler.unlink()
-    (tmp_path / "room").touch()
     central.wait_for(finished(job), 60)
     assert job.state == "success", job.end
-    said = events(job)
-    assert said.index("after") > next(i for i, event in enumerate(said) if "lines of this log are missing" in event)
-    assert len(job.log) >= before
+    told: list[int] = []
+    before = ""
+    for event in events(job):
+        if event.startswith("chat "):
+            told.append(int(event.split()[1]))
+        elif MISSING in event:
+            assert before.startswith("chat "), "a gap is told once"
+            told += range(told[-1] + 1, told[-1] + 1 + int(event.split()[0]))
+        before = event
+    assert told == list(range(printed() if room else len(told)))
     assert daemon.exit_code() is None
