@@ -79,5 +79,24 @@ def test_the_texts_of_errors_are_those_of_the_code():
     assert missing == []
 
 
+def endings_of_the_code():
+    """Return outcome and ``error.type`` of all ways in which the code has a job end, signal 9 for all signals."""
+    found = {("stale", "stale_claim"), ("stale", "cancelled")}
+    for file in (ROOT / "worker" / "edge_worker").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Ending":
+                outcome, kind = node.args[3:]
+                found.add((outcome.value, "signal_9" if isinstance(kind, ast.JoinedStr) else kind.value))
+    return found
+
+
+def test_the_table_of_endings_has_all_that_there_are_and_no_other():
+    told = []
+    for cell in re.findall(r"^\| *(`(?:success|failed|killed|stale)`[^|]*) \|", PAGES["docs/jobs.md"], re.MULTILINE):
+        outcome, *kinds = re.findall(r"`([^`]+)`", cell)
+        told += [(outcome, kind) for kind in kinds or [None]]
+    assert sorted(told, key=str) == sorted(endings_of_the_code(), key=str)
+
+
 def test_inline_code_is_found():
     assert "airflow edge stop -w" in inline("docs/moving-from-edge3.md")

@@ -257,6 +257,12 @@ def test_how_a_job_ended(
     assert (ending.error is None) == succeeded
 
 
+def test_how_a_job_ended_whose_machine_was_restarted() -> None:
+    assert judge_ending(None, None, None, None, restarted=True).error_type == "machine_restarted"
+    assert judge_ending(0, None, None, "success", restarted=True).error_type is None
+    assert judge_ending(None, "not readable", None, None, restarted=True).error_type == "result_missing"
+
+
 def test_a_counter_that_was_not_read_or_began_anew_has_not_risen() -> None:
     assert rose(0, 1)
     assert not any(rose(*pair) for pair in [(1, 1), (5, 2), (None, 1), (0, None), (None, None)])
