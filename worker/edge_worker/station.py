@@ -121,7 +121,8 @@ class Station:
     def pace(self) -> Pace:
         """Return how often things happen: heartbeats often enough for the disconnect policy to tell a lost link."""
         found, limit = pace(self.settings, self._told), self.contact.policy.stop_after
-        often = found.heartbeat_interval if limit is None else min(found.heartbeat_interval, limit / 4)
+        # A pause may be a quarter longer: four are within the limit all the same.
+        often = found.heartbeat_interval if limit is None else min(found.heartbeat_interval, limit / 5)
         return replace(found, heartbeat_interval=often)
 
     def execution_api_url(self) -> str:

@@ -14,6 +14,7 @@ from edge_worker.host import Host
 from edge_worker.journal import Journal, Maintenance
 from edge_worker.logtail import LogTail
 from edge_worker.outbox import Outbox
+from edge_worker.plan import jittered
 from edge_worker.settings import Settings
 from edge_worker.station import Station
 from edge_worker.watch import Watch
@@ -91,3 +92,11 @@ def test_automatic_maintenance_that_nothing_will_end_is_told_at_the_start(
     caplog.clear()
     assert origin(make(automatic_maintenance_exit=exit)) == "automatic"
     assert ("edge-worker maintenance off" in caplog.text) is warned
+
+
+def test_four_heartbeats_are_sent_at_least_in_the_time_after_which_the_policy_stops_jobs(make: Make) -> None:
+    limit = 100.0
+    interval = make(disconnect_policy=f"stop-after {limit:g}s", heartbeat_interval=3600).pace().heartbeat_interval
+    assert 4 * jittered(interval, 1.0) <= limit
+    assert make(disconnect_policy=f"stop-after {limit:g}s", heartbeat_interval=7).pace().heartbeat_interval == 7
+    assert make(heartbeat_interval=3600).pace().heartbeat_interval == 3600
