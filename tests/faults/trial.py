@@ -26,7 +26,7 @@ END_WITHIN = 240.0
 """Seconds after the fault in which every task has ended, a task's waits for its next try included."""
 SAID = b"folder of this task was removed"
 BACK_WITHIN = 60.0
-"""Seconds after the fault in which the worker is back by itself."""
+"""Seconds after the run has ended, or its time is over, in which the worker is back by itself."""
 QUIET_WITHIN = 30.0
 """Seconds after that in which nothing of a job's processes is left."""
 LOG_WITHIN = 60.0
