@@ -85,17 +85,17 @@ def lose(
         f"import asyncio\nfrom edge_worker import patience\npatience.AGAIN = {again}\n{defect}"
     )
     daemon = start(env={"PYTHONPATH": str(broken)}, concurrency=1, kill_grace=0.3, **options)
+    daemon.defect = "RuntimeError: this is a defect"
     central.offer(workload(task))
     central.wait_for(lambda: "this is a defect" in daemon.said)
     return daemon
 
 
 def seen_through(central: FakeCentral, daemon: Daemon, job: FakeJob) -> None:
-    """Wait for the job's right end, and expect the defect here, as nowhere else."""
+    """Wait for the job's right end."""
     central.wait_for(finished(job))
     assert (job.state, bytes(job.log)) == ("success", b"once\n")
     central.wait_for(lambda: daemon.folders() == [])
-    daemon.log.write_text("")
 
 
 def waiting(go: Path) -> str:
@@ -136,7 +136,6 @@ def test_it_can_be_cancelled(central: FakeCentral, start: Start, tmp_path: Path,
     central.wait_for(lambda: daemon.folders() == [])
     assert gone(pid)
     assert job.end["state"] == "failed"
-    daemon.log.write_text("")
 
 
 def test_it_can_be_stopped(central: FakeCentral, start: Start, tmp_path: Path, launch: str) -> None:
@@ -150,7 +149,6 @@ def test_it_can_be_stopped(central: FakeCentral, start: Start, tmp_path: Path, l
     assert gone(pid)
     assert job.state == "failed"
     assert "Stopped by the edge worker" in job.end["error"]
-    daemon.log.write_text("")
 
 
 def test_its_processes_are_not_taken_for_strangers(
@@ -180,7 +178,6 @@ def test_no_drain_waits_for_one_that_is_lost_sight_of_each_time(
     assert daemon.process.wait(60) == 0
     assert job.end is None
     assert len(daemon.folders()) == 1, "the next daemon sees it through"
-    daemon.log.write_text("")
 
 
 def test_its_folder_may_go_meanwhile(central: FakeCentral, start: Start, tmp_path: Path, launch: str) -> None:
@@ -195,7 +192,6 @@ def test_its_folder_may_go_meanwhile(central: FakeCentral, start: Start, tmp_pat
     assert [one["slots"] for one in central.last()["jobs"]] == [1]
     go.touch()
     central.wait_for(lambda: job.end and daemon.folders() == [])
-    daemon.log.write_text("")
 
 
 @pytest.mark.parametrize("method", ["_take_turn", "_due"])
@@ -257,8 +253,8 @@ def test_a_defect_ends_the_daemon_also_while_it_drains(
     flag.touch()
     assert daemon.process.wait(30) == 1
     assert not gone(pid)
-    assert "this is a defect" in daemon.said
-    daemon.log.write_text("")
+    daemon.defect = "RuntimeError: this is a defect"
+    assert daemon.defect in daemon.said
     start(launch=launch)
     go.touch()
     central.wait_for(finished(job))
