@@ -253,8 +253,9 @@ def test_a_defect_ends_the_daemon_also_while_it_drains(
     flag.touch()
     assert daemon.process.wait(30) == 1
     assert not gone(pid)
-    daemon.defect = "RuntimeError: this is a defect"
-    assert daemon.defect in daemon.said
+    assert daemon.said.endswith("RuntimeError: this is a defect\n")
+    assert len(daemon.tracebacks) == 1
+    daemon.log.write_text("")
     start(launch=launch)
     go.touch()
     central.wait_for(finished(job))
