@@ -22,7 +22,8 @@ from tests.faults.judgement import Try
 from tests.faults.link import Answer, http
 from tests.faults.sites import FAKETIME, Site
 
-GARBAGE = http("200 OK", b"<html><body>Please log in to the guest network</body></html>", path=b"/edge_worker")
+PAGE = b"<html><body>Please log in to the guest network</body></html>"
+GARBAGE = http("200 OK", PAGE, headers="Content-Type: text/html\r\n")
 Whose = TypeVar("Whose")
 Inject = Callable[[Site, random.Random], AbstractSet[Try] | None]
 """Returns the tries that it has killed, if it kills any; raises NotInjected."""
@@ -267,7 +268,7 @@ FAULTS = (
     Fault("500", "every request answered 500", answer(http("500 Internal Server Error", b"oops"))),
     Fault("503", "every request answered 503", answer(http("503 Service Unavailable", headers="Retry-After: 1\r\n"))),
     Fault("429", "every request answered 429", answer(http("429 Too Many Requests", headers="Retry-After: 2\r\n"))),
-    Fault("garbage", "the Edge API's answers are a login page, 200", answer(GARBAGE)),
+    Fault("garbage", "every request answered with a login page, 200", answer(GARBAGE)),
     Fault("no http", "answers are not HTTP", answer(Answer(b"\x00\x01\x02 no\r\n\r\n" * 50))),
     Fault("slow api", "every request answered 504 after 10 s", answer(http("504 Gateway Timeout", after=10.0))),
     Fault("certificate", "the server's certificate has expired", expire_certificate),

@@ -17,17 +17,16 @@ PIECE = 16 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered instead of the server: bytes, after ``after`` seconds. Only under ``path``."""
+    """What is answered instead of the server: bytes, after ``after`` seconds."""
 
     content: bytes
     after: float = 0.0
-    path: bytes = b"/"
 
 
-def http(status: str, body: bytes = b"", *, after: float = 0.0, path: bytes = b"/", headers: str = "") -> Answer:
+def http(status: str, body: bytes = b"", *, after: float = 0.0, headers: str = "") -> Answer:
     """Return an answer of HTTP, such as ``503 Service Unavailable``."""
     head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}\r\n"
-    return Answer(head.encode() + body, after, path)
+    return Answer(head.encode() + body, after)
 
 
 class Links:
@@ -99,8 +98,7 @@ class Link:
         pumps: list[asyncio.Task[None]] = []
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            answer = self.answer
-            if answer is not None and head.split(b" ", 2)[1].startswith(answer.path):
+            if (answer := self.answer) is not None:
                 await asyncio.sleep(answer.after)
                 writer.write(answer.content)
                 await writer.drain()

@@ -81,7 +81,7 @@ class Gateway:
         return answer
 
     def _post(self, body: bytes) -> Response:
-        return post(self._line, self._url, body, self._headers, self._token, self._verify, READ_TIMEOUT)
+        return post(self._line, self._url, body, self._headers, self._token, self._verify, READ_TIMEOUT, CONTENT_TYPE)
 
 
 class Collector:
@@ -162,8 +162,9 @@ def post(
     auth: AuthBase,
     verify: str | bool,
     timeout: float,
+    kind: str | None = None,
 ) -> Response:
-    """Send a gzipped OTLP request."""
+    """Send a gzipped OTLP request. ``kind`` is the content type of the far end's own answer, where it has but one."""
     what = without_user_info(f"POST {url}")
     timer = threading.Timer(CONNECT_TIMEOUT + timeout + SLACK, line.cut)
     timer.daemon = True
@@ -186,6 +187,10 @@ def post(
     finally:
         timer.cancel()
     detail = f"{what} was answered {answer.status_code} {answer.reason}"
+    found = answer.headers.get("Content-Type")
+    if answer.ok and kind is not None and found != kind:
+        # A login page, say.
+        return Response(None, f"{detail} with {found}, which is no answer to telemetry")
     return Response(answer.status_code, detail, read_retry_after(answer.headers.get("Retry-After")))
 
 

@@ -70,6 +70,13 @@ def read_failure(status: int | None, said: str | None, final: bool) -> Meaning:
     return Meaning.AGAIN if status == 403 and final else Meaning.WORD
 
 
+def is_answer(status: int, kind: str, empty: bool, final: bool) -> bool:
+    """Return whether a success is the Execution API's, and not, say, a login page; ``kind`` is its content type."""
+    kind = kind.partition(";")[0].strip().lower()
+    # What it was told before it takes with 200, no body, and no type of one.
+    return status == 204 or kind == "application/json" or (final and empty and not kind)
+
+
 class Endurance:
     """One job's calls to the Execution API."""
 
@@ -97,7 +104,7 @@ class Endurance:
         failures = broken = 0
         while True:
             try:
-                return self._attempt(client, args, kwargs)
+                return self._attempt(client, args, kwargs, final)
             except Exception as failure:
                 begun = time.monotonic()
                 status, meaning = self._read(failure, final)
@@ -147,12 +154,12 @@ class Endurance:
     def _ended(self) -> bool:
         return self.process is not None and self.process._exit_code is not None
 
-    def _attempt(self, client: Any, args: Any, kwargs: Any) -> Any:
+    def _attempt(self, client: Any, args: Any, kwargs: Any, final: bool = False) -> Any:
         try:
             if self._trouble is None or self._selector is None:
-                answer = self._once(client, *args, **kwargs)
+                answer = self._call(client, args, kwargs, final)
             else:
-                answer = self._aside(lambda: self._once(client, *args, **kwargs))
+                answer = self._aside(lambda: self._call(client, args, kwargs, final))
         except Exception as failure:
             if self._read(failure, True)[1] is Meaning.WORD:
                 self._trouble = None
@@ -162,6 +169,17 @@ class Endurance:
         if self._trouble is not None and self._said >= self._trouble:
             self._say(f"The Execution API answers again, after {time.monotonic() - self._trouble:.0f} s.")
         self._trouble = None
+        return answer
+
+    def _call(self, client: Any, args: Any, kwargs: Any, final: bool) -> Any:
+        """Make a call once; what is answered in the Execution API's place raises like no answer."""
+        answer = self._once(client, *args, **kwargs)
+        kind = answer.headers.get("content-type", "")
+        if not is_answer(answer.status_code, kind, empty=not answer.content, final=final):
+            import httpx
+
+            what = f"{answer.status_code} with {kind or 'no content type'} is not its answer"
+            raise httpx.RemoteProtocolError(what, request=answer.request)
         return answer
 
     def _aside(self, call: Callable[[], Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import requests
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
@@ -43,6 +43,10 @@ THREADS = {"worker": 1, "jobs": 3, "logs": 2}
 
 M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R")
+
+
+class Null(RootModel[None]):
+    """The answer to what is only told. A page of the network is none."""
 
 
 class TokenFile(AuthBase):
@@ -132,7 +136,11 @@ class Polling:
         """Tell a job's state: ``running`` accepts the offer, ``queued`` declines it."""
         key = (ticket.dag_id, ticket.task_id, ticket.run_id, ticket.try_number, ticket.map_index, state)
         path = "v1/jobs/state/" + "/".join(quote(str(part), safe="") for part in key)
-        await self._in("jobs", lambda: self._call("PATCH", path, body=report, carrier=ticket.span or None))
+
+        def call() -> None:
+            _decode(Null, self._call("PATCH", path, body=report, carrier=ticket.span or None))
+
+        await self._in("jobs", call)
 
     async def append_log(self, ticket: Ticket, piece: Piece) -> tuple[int, int]:
         """Send log bytes; return the server's cursor and the HTTP status. Raises Rewind on a gap, and Refused with 413
@@ -162,7 +170,11 @@ class Polling:
         def call() -> int:
             headers = {CLAIM_HEADER: str(ticket.claim)}
             path = f"v2/jobs/{ticket.id}/log"
-            return _cursor(self._call("HEAD", path, headers=headers, carrier=ticket.span or None))
+            answer = self._call("HEAD", path, headers=headers, carrier=ticket.span or None)
+            if "Range" not in answer.headers and (kind := answer.headers.get("Content-Type")):
+                # The Edge API's answer has no body. Its Range is empty where nothing is stored, and may be lost then.
+                raise Unreachable(f"the answer to HEAD {path} is not a cursor, but {kind}", status=answer.status_code)
+            return _cursor(answer)
 
         return await self._in("logs", call)
 

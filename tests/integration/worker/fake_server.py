@@ -22,6 +22,8 @@ import payloads
 from fake_channel import PATH as CHANNEL_PATH
 from fake_channel import FakeChannel
 
+JSON = {"Content-Type": "application/json"}
+
 CUT = object()
 """As the answer of a fault: the connection is closed without one."""
 
@@ -102,13 +104,17 @@ class Telemetry:
         return payloads.names(self.signal, self.payload)
 
 
+PAGE = Answer(200, raw=b"<html>Please log in to the guest network</html>", headers={"Content-Type": "text/html"})
+"""What a network answers in place of the server."""
+
+
 def refusal(status: int, error: str, detail: str = "because the test says so") -> Answer:
     return Answer(status, {"error": error, "detail": detail, "error_id": "e-1"})
 
 
 def execution_refusal(status: int, detail: Any) -> Answer:
     """As Airflow's Execution API refuses."""
-    return Answer(status, {"detail": detail}, {"Content-Type": "application/json"})
+    return Answer(status, {"detail": detail}, JSON)
 
 
 class FakeCentral:
@@ -398,7 +404,14 @@ class FakeCentral:
                 "consumed_asset_events": [],
                 "partition_key": None,
             }
-            return Answer(200, {"dag_run": run, "max_tries": 0, "task_reschedule_count": 0, "should_retry": False})
+            context = {"dag_run": run, "max_tries": 0, "task_reschedule_count": 0, "should_retry": False}
+            return Answer(200, context, JSON)
+        if rest.endswith("/state") and any(
+            earlier.path == call.path and earlier.json["state"] == call.json["state"]
+            for earlier in self.executions[:-1]
+        ):
+            # As Airflow answers what it was told before: no body, and no type of one.
+            return Answer(200, raw=b"")
         return Answer(204)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import Start, finished
-from fake_server import CUT, Answer, Call, FakeCentral, FakeJob, execution_refusal
+from fake_server import CUT, CUT_AFTER, JSON, PAGE, Answer, Call, FakeCentral, FakeJob, execution_refusal
 from test_airflow import events, execute_task, real
 
 pytestmark = pytest.mark.parametrize("transport", ["channel"])
@@ -76,7 +76,7 @@ class Site:
 
 
 def colour(call: Call) -> Any:
-    return Answer(200, {"key": "colour", "value": "red"}) if "/variables/" in call.path else None
+    return Answer(200, {"key": "colour", "value": "red"}, JSON) if "/variables/" in call.path else None
 
 
 def cut(central: FakeCentral) -> Callable[[Call], Any]:
@@ -135,6 +135,39 @@ def test_a_task_that_ended_in_an_outage_tells_its_end_after_it_once(
     central.faults.remove(fault)
     site.sees(finished(site.job))
     assert (states(central), site.job.state) == (["success"], "success")
+
+
+def test_a_page_of_the_network_is_no_answer_to_any_call(central: FakeCentral, start: Start, tmp_path: Path) -> None:
+    central.faults.append(colour)
+    met: set[str] = set()
+
+    def fault(call: Call) -> Any:
+        kind = call.path.rpartition("/")[2]
+        if not call.path.startswith("/execution/") or kind in met:
+            return None
+        met.add(kind)
+        return PAGE
+
+    central.faults.insert(0, fault)
+    site = Site(central, start, tmp_path, AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS="1")
+    site.sees(lambda: any(call.path.endswith("/heartbeat") for call in central.executions))
+    site.touch("print")
+    site.touch("go")
+    site.sees(finished(site.job))
+    assert met >= {"run", "heartbeat", "colour", "state"}
+    assert (states(central), site.job.state) == (["success"], "success")
+
+
+def test_an_end_that_airflow_has_but_whose_answer_was_lost_is_told_once_more(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    central.faults.append(colour)
+    site = Site(central, start, tmp_path)
+    central.faults.insert(0, lambda call: CUT_AFTER if call.path.endswith("/state") and not states(central) else None)
+    site.touch("print")
+    site.touch("go")
+    site.sees(finished(site.job))
+    assert (states(central), site.job.state) == (["success", "success"], "success")
 
 
 @pytest.mark.parametrize("launch", ["zygote", "interpreter"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import Start, finished, workload
-from fake_server import Answer, Call, FakeCentral, refusal
+from fake_server import PAGE, Answer, Call, FakeCentral, refusal
 
 from edge_otel.telemetry import context
 
@@ -263,6 +263,30 @@ def test_answers_that_are_garbage_change_nothing(central: FakeCentral, start: St
     job = central.offer(workload("pass"))
     central.wait_for(finished(job))
     assert daemon.exit_code() is None
+
+
+@pytest.mark.parametrize("transport", ["polling"])
+def test_page_of_the_network_neither_confirms_a_job_nor_takes_its_end(
+    central: FakeCentral, start: Start, tmp_path: Path
+) -> None:
+    garbage = [PAGE, Answer(200, raw=b""), Answer(200, {"x": 1})]
+    fed: dict[str, list[Answer]] = {"running": list(garbage), "success": list(garbage)}
+    mark = tmp_path / "ran"
+    early: list[bool] = []
+
+    def feed(call: Call) -> Answer | None:
+        kind = call.path.rpartition("/")[2]
+        if kind == "running":
+            early.append(mark.exists())
+        return fed[kind].pop(0) if fed.get(kind) else None
+
+    central.faults.append(feed)
+    start()
+    job = central.offer(workload(f"Path({str(mark)!r}).touch()"))
+    central.wait_for(finished(job))
+    assert early == [False] * 4
+    assert fed == {"running": [], "success": []}
+    assert job.state == "success"
 
 
 @pytest.mark.parametrize("transport", ["polling"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Start, finished, workload
-from fake_server import CUT, CUT_AFTER, Answer, Call, FakeCentral, FakeJob, refusal
+from fake_server import CUT, CUT_AFTER, PAGE, Answer, Call, FakeCentral, FakeJob, refusal
 
 # Logs go by HTTP whatever the transport is.
 pytestmark = pytest.mark.parametrize("transport", ["channel"])
@@ -208,8 +208,10 @@ def test_file_that_is_emptied_while_an_answer_is_lost_costs_no_byte_that_was_sto
     central.wait_for(lambda: len(job.log) == 120)
     go.touch()
     central.wait_for(lambda: job.end is not None)
-    central.faults.clear()
+    pages = iter([PAGE])
+    central.faults[:] = [lambda call: next(pages, None) if call.method == "HEAD" else None]
     central.wait_for(lambda: job.end is not None and len(job.log) == job.end["log_length"])
+    assert next(pages, None) is None
     lines = bytes(job.log).decode().splitlines()
     assert lines[:30] == ["one"] * 30
     assert "cut here" in json.loads(lines[30])["event"]

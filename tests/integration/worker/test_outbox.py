@@ -15,7 +15,7 @@ from edge_worker.otlp import SIGNALS
 from edge_worker.outbox import Outbox
 from edge_worker.polling import TokenFile
 from edge_worker.settings import Settings, load
-from fake_server import CUT, CUT_AFTER, Answer, Call, FakeCentral, Telemetry
+from fake_server import CUT, CUT_AFTER, PAGE, Answer, Call, FakeCentral, Telemetry
 from payloads import payload
 
 from demo.wait import wait_for
@@ -89,8 +89,8 @@ def test_each_signal_arrives_with_the_token_the_name_and_compressed(central: Fak
 
 @pytest.mark.parametrize(
     "answer",
-    [CUT, Answer(502, raw=b"<html>"), Answer(429, headers={"Retry-After": "1"}), Answer(403)],
-    ids=["cut", "502", "429", "403"],
+    [CUT, PAGE, Answer(502, raw=b"<html>"), Answer(429, headers={"Retry-After": "1"}), Answer(403)],
+    ids=["cut", "page", "502", "429", "403"],
 )
 def test_what_cannot_be_delivered_is_kept_on_disk_and_arrives_once_and_in_order(
     central: FakeCentral, open_outbox: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: object

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from edge_worker.endurance import Meaning, read_failure
+from edge_worker.endurance import Meaning, is_answer, read_failure
 
 
 @pytest.mark.parametrize("final", [True, False])
@@ -34,3 +34,21 @@ def test_only_the_servers_own_word_ends_the_attempts(status, said, final, meanin
 def test_a_task_may_be_denied_a_variable_but_never_its_end():
     assert read_failure(403, "Task does not have access", final=False) is Meaning.WORD
     assert read_failure(403, "Task does not have access", final=True) is Meaning.AGAIN
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "empty", "final", "answers"),
+    [
+        (200, "application/json", False, False, True),
+        (201, "application/json; charset=utf-8", False, False, True),
+        (204, "", True, False, True),
+        (204, "application/json", True, True, True),
+        (200, "", True, True, True),
+        (200, "", True, False, False),
+        (200, "", False, True, False),
+        (200, "text/html", True, True, False),
+        (200, "text/html; charset=utf-8", False, False, False),
+    ],
+)
+def test_a_success_is_an_answer_where_it_is_one_that_the_execution_api_gives(status, kind, empty, final, answers):
+    assert is_answer(status, kind, empty=empty, final=final) is answers
