@@ -89,6 +89,12 @@ class WorkerActive(EdgeError):
     status = 409
 
 
+class JobsUnsettled(EdgeError):
+    """The worker has running jobs whose end is not settled yet."""
+
+    status = 409
+
+
 class WorkerGone(EdgeError):
     """The worker is not connected, so it cannot be changed."""
 

@@ -108,7 +108,7 @@ def _perform(session: Session, name: str, action: Action, now: datetime, by: str
             wishes.set_concurrency(session, name, action.slots, now, by=by)
             return f"{action.slots} slots"
         case Remove():
-            wishes.remove(session, name, dry_run=dry_run)
+            wishes.remove(session, name, now, dry_run=dry_run)
             return "removed"
     return workers.get(session, name).state
 

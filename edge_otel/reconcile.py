@@ -28,6 +28,13 @@ def silent_since(now: datetime, interval: float) -> datetime:
     return now - timedelta(seconds=SILENT_INTERVALS * interval)
 
 
+def settled_by(last_contact: datetime, gone_since: datetime, stopped_after: timedelta | None) -> datetime:
+    """Return until when what is known of a worker that is gone decides on its running jobs, with ``stopped_after`` as
+    of RunningJob: then they are lost, or end as Airflow says without it."""
+    returns_by = max(last_contact, gone_since) + RETURNS_WITHIN
+    return returns_by if stopped_after is None else max(returns_by, last_contact + stopped_after + STOPPED_MARGIN)
+
+
 @dataclass(frozen=True)
 class RunningJob:
     """A job whose row says running, with what is known beside it."""

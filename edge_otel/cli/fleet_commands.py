@@ -128,7 +128,7 @@ _WORKERS = (
     ),
     ActionCommand(
         name="remove",
-        help="Forget workers that are gone",
+        help="Forget workers that are gone, and whose running jobs are settled",
         func=lazy_load_command("edge_otel.cli.change.remove"),
         args=_CHANGE,
         epilog=_examples("workers remove site-1", "workers remove '*' --state offline,unknown --yes"),

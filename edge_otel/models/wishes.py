@@ -3,19 +3,29 @@ server that holds the worker's channel. None commits."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from edge_otel.errors import BadInput, NotInMaintenance, QueueNotAllowed, QueueNotServed, WorkerActive, WorkerGone
+from edge_otel.errors import (
+    BadInput,
+    JobsUnsettled,
+    NotInMaintenance,
+    QueueNotAllowed,
+    QueueNotServed,
+    WorkerActive,
+    WorkerGone,
+)
 from edge_otel.models import worker_log
-from edge_otel.models.tables import Token, Worker, WorkerEvent
+from edge_otel.models.tables import Job, Token, Worker, WorkerEvent
 from edge_otel.models.wakeup import announce_worker
 from edge_otel.models.workers import change_state, locked, unknown
-from edge_otel.state import GONE, IN_MAINTENANCE, STOPPING, WorkerState
-from edge_otel.wire import MAX_QUEUES
+from edge_otel.reconcile import settled_by
+from edge_otel.state import GONE, IN_MAINTENANCE, STOPPING, JobState, WorkerState
+from edge_otel.wire import MAX_QUEUES, stopped_after
 
 
 def request_maintenance(session: Session, name: str, comment: str | None, now: datetime, *, by: str) -> None:
@@ -110,17 +120,39 @@ def drop_queues(session: Session, name: str, queues: Collection[str], now: datet
     return change_queues(session, name, [], queues, now, by=by)
 
 
-def remove(session: Session, name: str, *, dry_run: bool = False) -> None:
-    """Forget a worker that is gone, with its events and the lines of its log; or raise WorkerActive."""
+def remove(session: Session, name: str, now: datetime, *, dry_run: bool = False) -> None:
+    """Forget a worker that is gone, with its events and the lines of its log; or raise WorkerActive, or JobsUnsettled
+    while what becomes of its jobs depends on what only its row says."""
     worker, state = _existing(session, name)
     if state not in GONE:
         raise WorkerActive(f"Worker {name!r} is in state {state.value!r}. Shut it down first.")
+    _check_settled(session, worker, now)
     if dry_run:
         # There may be a hundred thousand events to delete and to take back.
         return
     session.execute(delete(WorkerEvent).where(WorkerEvent.worker == name))
     worker_log.remove(session, name)
     session.delete(worker)
+
+
+def _check_settled(session: Session, worker: Worker, now: datetime) -> None:
+    running = select(func.count(), func.max(Job.changed_at)).where(
+        Job.worker == worker.name, Job.state == JobState.RUNNING
+    )
+    count, changed_at = session.execute(running).one()
+    if not count:
+        return
+    promise = stopped_after(worker.sysinfo)
+    by = settled_by(max(worker.last_heartbeat, changed_at), worker.state_since, promise)
+    minutes = math.ceil((by - now) / timedelta(minutes=1))
+    if minutes <= 0 and promise is None:
+        # What still runs waits for Airflow's heartbeat timeout, with the worker's row or without.
+        return
+    when = f"within {minutes} min" if minutes > 0 else "as soon as it runs"
+    raise JobsUnsettled(
+        f"Worker {worker.name!r} has running jobs that are not settled yet ({count})."
+        f" The scheduler does that {when}: remove it then."
+    )
 
 
 def _shown(queues: list[str] | None) -> str:

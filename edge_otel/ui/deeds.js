@@ -71,7 +71,7 @@ export const DEEDS = [
   {
     kind: "remove",
     text: "Remove",
-    about: "A worker that is gone is forgotten, with its history and the lines of its log.",
+    about: "A worker that is gone is forgotten, with its history and the lines of its log, once the scheduler has settled its running jobs.",
     fields: [],
     action: () => ({}),
     fits: (worker) => !here(worker),

@@ -129,7 +129,7 @@ def test_a_worker_that_was_removed_is_told_so(connect, database):
     far.beat("offline")
     stored_as(database, "w", WorkerState.OFFLINE)
     with database() as session:
-        wishes.remove(session, "w")
+        wishes.remove(session, "w", now())
     assert far.hear("error").error == "WorkerNotFound"
     assert close_code(far) == 4404
 

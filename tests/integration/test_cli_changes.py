@@ -15,12 +15,12 @@ import sqlalchemy as sa
 import yaml
 from airflow.models.log import Log
 from airflow_commands import well
-from rows import register_as
+from rows import NOW, queue_job, register_as
 
 from demo.wait import wait_for
 from edge_otel.actions import Outcome
 from edge_otel.models import workers
-from edge_otel.models.tables import Worker
+from edge_otel.models.tables import Job, Worker
 
 
 @pytest.fixture
@@ -78,6 +78,21 @@ def test_one_worker_is_asked_without_a_question(sites, here):
     assert well(here("workers", "shutdown", "site9")) == "site9: shutdown request"
     assert well(here("workers", "remove", "old")) == "old: removed"
     assert states(sites) == {"site7-a": "idle", "site7-b": "running", "site9": "shutdown request"}
+
+
+def test_a_worker_whose_jobs_are_not_settled_yet_is_not_removed(sites, here):
+    with sites() as session:
+        old = session.get(Worker, "old")
+        old.sysinfo = {**old.sysinfo, "jobs_stopped_after": 600}
+        job = session.get(Job, queue_job(session, NOW))
+        job.state, job.worker = "running", "old"
+    for options in (["--dry-run"], []):
+        ran = here("workers", "remove", "old", *options)
+        assert ran.code == (
+            "Error: old: Worker 'old' has running jobs that are not settled yet (1)."
+            " The scheduler does that as soon as it runs: remove it then."
+        )
+    assert "old" in states(sites)
 
 
 def test_who_did_what_is_in_airflows_audit_log_and_in_the_workers_events(sites, here):

@@ -93,7 +93,7 @@ def test_a_worker_that_was_removed_counts_as_dead(executor, database):
     callback = callback_workload()
     start(database, executor, callback, worker_state=WorkerState.OFFLINE)
     with database() as session:
-        wishes.remove(session, "w")
+        wishes.remove(session, "w", datetime.now(UTC))
     executor.sync()
     assert [state for state, _ in executor.get_event_buffer().values()] == [CallbackState.FAILED]
 

@@ -10,9 +10,11 @@ from airflow_rows import put_task_instance, workload_of
 from rows import claim, register
 
 import edge_otel.executor as executor_module
+from edge_otel.errors import JobsUnsettled
 from edge_otel.executor import EdgeExecutor
-from edge_otel.models import jobs
+from edge_otel.models import jobs, wishes
 from edge_otel.models.tables import Job, Worker
+from edge_otel.reconcile import RETURNS_WITHIN
 from edge_otel.state import JobState, WorkerState
 
 pytestmark = [
@@ -62,6 +64,39 @@ def test_a_worker_that_the_api_has_heard_while_the_database_was_away_keeps_its_t
     executor.sync()
     with database() as session:
         assert session.get(Job, job_id).state == JobState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("silent", "within"),
+    [(60, "within 10 min"), (PROMISE + 50, "within 1 min"), (PROMISE + 70, "as soon as it runs")],
+    ids=["before", "almost", "over"],
+)
+def test_a_worker_that_has_promised_to_stop_its_task_is_removed_once_that_is_settled(
+    database, executor, silent, within
+):
+    job_id = start(database, executor, WorkerState.UNKNOWN, silent, {"jobs_stopped_after": PROMISE})
+    for dry_run in (True, False):
+        with database() as session, pytest.raises(JobsUnsettled) as refused:
+            wishes.remove(session, "w", datetime.now(UTC), dry_run=dry_run)
+        assert "'w' has running jobs that are not settled yet (1)." in refused.value.detail
+        assert within in refused.value.detail
+    with database() as session:
+        session.get(Worker, "w").last_heartbeat -= timedelta(seconds=PROMISE)
+        session.get(Worker, "w").state_since -= timedelta(seconds=PROMISE)
+    executor.sync()
+    with database() as session:
+        wishes.remove(session, "w", datetime.now(UTC))
+        assert session.get(Job, job_id).state == JobState.LOST
+    assert [state for state, _ in executor.get_event_buffer().values()] == [TaskInstanceState.FAILED]
+
+
+def test_a_worker_that_keeps_its_jobs_is_removed_once_it_may_not_come_back_with_them_any_more(database, executor):
+    start(database, executor, WorkerState.UNKNOWN, RETURNS_WITHIN.total_seconds() - 10, {})
+    with database() as session, pytest.raises(JobsUnsettled, match="within 1 min"):
+        wishes.remove(session, "w", datetime.now(UTC))
+    with database() as session:
+        # Airflow alone decides on its task from now on.
+        wishes.remove(session, "w", datetime.now(UTC) + timedelta(seconds=11))
 
 
 def start(database, executor, state, silent, facts):

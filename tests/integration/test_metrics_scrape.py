@@ -76,7 +76,7 @@ def test_a_silent_worker_keeps_its_time_becomes_unknown_and_vanishes_when_it_is_
     assert value(said, names.WORKER_STATE_CODE, worker="w", team="") == names.STATE_CODES["unknown"]
     assert value(said, names.WORKER_LAST_HEARTBEAT, worker="w", team="") == heard.timestamp()
     with database() as session:
-        wishes.remove(session, "w")
+        wishes.remove(session, "w", now())
     assert 'worker="w"' not in scrape(api)
 
 

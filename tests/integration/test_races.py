@@ -87,7 +87,7 @@ def test_heartbeats_while_the_worker_is_expired_and_removed_are_answered(api, to
             session.flush()
             if turn == 6:
                 with suppress(WorkerActive):
-                    wishes.remove(session, "w")
+                    wishes.remove(session, "w", NOW)
         return None
 
     assert set(at_once(go, range(AT_ONCE))) <= {None, 200, 404}

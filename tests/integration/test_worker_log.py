@@ -114,7 +114,7 @@ def test_a_worker_that_is_removed_takes_its_lines_with_it_and_begins_anew(databa
         register(session, "w", NOW, log=lines(1, 2))
         register(session, "v", NOW, log=lines(9))
         beat(session, NOW, WorkerState.OFFLINE)
-        wishes.remove(session, "w")
+        wishes.remove(session, "w", NOW)
     assert texts(database) == []
     assert texts(database, "v") == ["line 9"]
     with database() as session:

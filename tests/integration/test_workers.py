@@ -8,6 +8,7 @@ import pytest
 from rows import NOW, ask, beat, claim, history, queue_job, register, register_as, state_of
 
 from edge_otel.errors import (
+    JobsUnsettled,
     NameTaken,
     SessionReplaced,
     WorkerActive,
@@ -151,15 +152,31 @@ def test_a_worker_is_removed_with_its_history_once_it_is_gone(database):
     with database() as session:
         worker = register(session, "w", NOW)
         with pytest.raises(WorkerActive):
-            ask(session, wishes.remove)
+            ask(session, wishes.remove, NOW)
         worker.state = S.UNKNOWN
         session.flush()
-        ask(session, wishes.remove)
+        ask(session, wishes.remove, NOW)
     with database() as session:
         assert workers.every(session) == []
         assert workers.events_of(session, "w") == []
         with pytest.raises(WorkerNotFound):
-            ask(session, wishes.remove)
+            ask(session, wishes.remove, NOW)
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_a_worker_that_is_gone_is_kept_for_the_jobs_that_ran_there_alone(database, state):
+    with database() as session:
+        worker = register_as(session, S.UNKNOWN, "w")
+        queue_job(session, NOW)
+        claim(session, worker, NOW).state = state
+        register_as(session, S.UNKNOWN, "v")
+        session.flush()
+        wishes.remove(session, "v", NOW)
+        if state is JobState.RUNNING:
+            with pytest.raises(JobsUnsettled, match=r"settled yet \(1\). The scheduler does that within 2 min"):
+                ask(session, wishes.remove, NOW)
+        else:
+            ask(session, wishes.remove, NOW)
 
 
 def test_what_people_did_is_found_behind_any_number_of_changes(database):

@@ -96,4 +96,4 @@ def evil(fleet: FleetSite) -> Iterator[None]:
         session.execute(rows.Job.__table__.delete().where(rows.Job.id.in_(jobs)))
         for name in ("evil", "team-1"):
             workers.get(session, name).state = "offline"
-            wishes.remove(session, name)
+            wishes.remove(session, name, datetime.now(UTC))
