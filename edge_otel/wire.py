@@ -299,6 +299,11 @@ class ErrorBody(BaseModel):
     """Per field, for malformed input."""
 
 
+def edge_api(url: str) -> str:
+    """Return the URL of the Edge API of one that may be edge3's, whose ``[edge] api_url`` ends with its own path."""
+    return url.rstrip("/").removesuffix("/v1/rpcapi")
+
+
 def stopped_after(sysinfo: SystemFacts) -> timedelta | None:
     """Return the silence after which a worker with these facts has stopped its jobs; None where it keeps them."""
     seconds = sysinfo.get(STOPPED_AFTER)

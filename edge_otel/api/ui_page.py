@@ -18,6 +18,7 @@ from edge_otel.api.refusals import UI_RESPONSES
 from edge_otel.api.ui_access import ACTION_HEADER, AIRFLOW_VERSION, Reader
 from edge_otel.page_files import FOLDER, edition
 from edge_otel.settings import Settings
+from edge_otel.wire import edge_api
 
 router = APIRouter(prefix="/ui", tags=["Fleet page"], responses=UI_RESPONSES)
 
@@ -56,7 +57,7 @@ def context(user: Reader, request: Request) -> Context:
         sees_tokens=user.somewhere(partial(user.tokens, "GET")),
         makes_tokens=user.somewhere(partial(user.tokens, "POST")),
         trace_url=settings.trace_url,
-        api_url=settings.api_url,
+        api_url=edge_api(settings.api_url),
         at=datetime.now(UTC),
     )
 

@@ -15,8 +15,7 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 from edge_otel.cli.command import fail
 from edge_otel.errors import EdgeError
 from edge_otel.settings import Settings
-
-_EDGE3_PATH = "/v1/rpcapi"
+from edge_otel.wire import edge_api
 
 
 @providers_configuration_loaded
@@ -81,8 +80,7 @@ def _found(settings: Settings) -> list[str]:
 
 def _flags(args: Namespace, settings: Settings) -> list[str]:
     flags = {
-        # edge3's users have the path of its own API in api_url.
-        "--server": settings.api_url.rstrip("/").removesuffix(_EDGE3_PATH),
+        "--server": edge_api(settings.api_url),
         "--token-file": settings.token_file,
         "--concurrency": str(settings.worker_concurrency if args.concurrency is None else args.concurrency),
         "--drain-timeout": str(settings.drain_timeout_sec),

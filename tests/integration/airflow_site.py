@@ -127,6 +127,8 @@ def running_airflow() -> Iterator[AirflowSite]:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": users,
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(file),
             "AIRFLOW__EDGE__API_ENABLED": "True",
+            # As a site that came from edge3 has it.
+            "AIRFLOW__EDGE__API_URL": "https://central.example/edge_worker/v1/rpcapi",
             "AIRFLOW__EDGE__TRACE_URL": "http://traces.example/{trace_id}",
         }.items():
             patch.setitem(os.environ, key, value)

@@ -121,6 +121,7 @@ def test_every_role_reads_and_only_those_who_may_read_connections_see_tokens(sit
     assert (context["user"], context["teams"]) == (who, ["blue", "red"] if who == "ann" else [])
     assert (context["acts"], context["sees_tokens"], context["makes_tokens"]) == (may, may, may)
     assert (context["action_header"], context["trace_url"]) == (ACTION_HEADER, "http://traces.example/{trace_id}")
+    assert context["api_url"] == "https://central.example/edge_worker"
 
 
 @pytest.mark.parametrize("path", CHANGES)

@@ -19,7 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from edge_otel.wire import MAX_LOG_LINES, Comment, Queues, Team, WorkerName, WorkerSettings
+from edge_otel.wire import MAX_LOG_LINES, Comment, Queues, Team, WorkerName, WorkerSettings, edge_api
 from edge_worker.disconnect import KEEP, Policy, read_policy
 from edge_worker.faults import BadSetting
 
@@ -135,6 +135,11 @@ class Settings(BaseSettings):
         if parts.username or parts.password:
             raise ValueError("credentials do not belong in the URL: the token is read from --token-file")
         return value
+
+    @field_validator("server")
+    @classmethod
+    def _is_ours(cls, value: str) -> str:
+        return edge_api(value)
 
     @field_validator("proxy")
     @classmethod

@@ -133,6 +133,14 @@ def test_execution_api_is_local_or_told_or_beside_the_edge_api(needed: dict[str,
     assert execution_api_url(local, TOLD.execution_api_url) == "http://here.example/execution/"
 
 
+@pytest.mark.parametrize("end", ["", "/v1/rpcapi", "/v1/rpcapi/"])
+def test_server_may_be_given_as_edge3_has_it(needed: dict[str, str], monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    monkeypatch.setenv("EDGE_WORKER_SERVER", f"https://c.example/air/edge_worker{end}")
+    chosen = load({"token_file": needed["token_file"]}, None)
+    assert chosen.server == "https://c.example/air/edge_worker"
+    assert execution_api_url(chosen, None) == "https://c.example/air/execution/"
+
+
 def test_environment_file_is_read_and_bad_lines_are_told_by_number(tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text("# comment\n\nA=1\nexport B='two words'\nC=x=y\n")
