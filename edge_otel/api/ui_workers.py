@@ -64,7 +64,7 @@ class DetailQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    actions: bool = Field(False, description="Of its history only what people did to it")
+    actions: bool = Field(False, description="Of its history the last 100 things that people did to it")
 
 
 @router.get("/workers/{worker_name}")

@@ -106,7 +106,7 @@ _WORKERS = (
         func=lazy_load_command("edge_otel.cli.workers.show"),
         args=(
             Arg(("worker",), help="Name of the worker"),
-            Arg(("--actions",), action="store_true", help="Of the history only what people did, however long ago"),
+            Arg(("--actions",), action="store_true", help="Of the history the last 100 things that people did"),
             ARG_OUTPUT,
         ),
     ),

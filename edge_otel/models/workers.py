@@ -232,7 +232,7 @@ def events_of(session: Session, name: str, limit: int = 100, *, actions: bool = 
     """Return the worker's latest events, newest first; with ``actions`` only what people did to it."""
     query = select(WorkerEvent).where(WorkerEvent.worker == name)
     if actions:
-        query = query.where(WorkerEvent.detail.is_not(None))
+        query = query.where(WorkerEvent.cause.startswith("admin:"))
     # The index finds them by time: a busy worker has a hundred thousand. Who waited for the row took his time before.
     found = session.scalars(query.order_by(WorkerEvent.at.desc(), WorkerEvent.id.desc()).limit(limit))
     return sorted(found, key=lambda event: event.id, reverse=True)

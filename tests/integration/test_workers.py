@@ -190,6 +190,25 @@ def test_what_people_did_is_found_behind_any_number_of_changes(database):
         assert [event.detail for event in workers.events_of(session, "w", 3, actions=True)] == ["slots: 4 to 9"]
 
 
+def test_what_the_worker_itself_changed_nobody_did(database):
+    with database() as session:
+        register(session, "w", NOW)
+        ask(session, wishes.change_queues, ["a"], [], NOW, by="ann")
+        ask(session, wishes.change_queues, ["b"], [], NOW + SECOND, by=None)
+        said = [(event.cause, event.detail) for event in workers.events_of(session, "w")]
+        assert said[:2] == [("worker", "queues: a, b"), ("admin:ann", "queues: a")]
+        assert [event.cause for event in workers.events_of(session, "w", actions=True)] == ["admin:ann"]
+
+
+def test_of_what_people_did_the_last_hundred_are_told(database):
+    with database() as session:
+        register(session, "w", NOW)
+        for second in range(101):
+            ask(session, wishes.set_concurrency, second + 1, NOW + second * SECOND, by="ann")
+        told = workers.events_of(session, "w", actions=True)
+        assert [event.at for event in told] == [NOW + second * SECOND for second in range(100, 0, -1)]
+
+
 def test_old_events_are_purged_up_to_a_limit(database, monkeypatch):
     monkeypatch.setattr(workers, "EVENT_PURGE_LIMIT", 2)
     with database() as session:
