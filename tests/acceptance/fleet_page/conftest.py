@@ -86,8 +86,9 @@ def evil(fleet: FleetSite) -> Iterator[None]:
     answer = requests.post(f"{fleet.cluster.edge_url}/v1/worker/evil", json=report, headers=bearer, timeout=60)
     answer.raise_for_status()
     with fleet.session() as session:
-        team = rows.register(session, "team-1", now, team=SHORT_XSS)
-        team.airflow_version = XSS
+        # The API refuses a worker of such versions.
+        versions = {"airflow_version": XSS, "edge_provider_version": XSS}
+        rows.register(session, "team-1", now, team=SHORT_XSS, sysinfo=versions)
         fields = {"dag_id": "everything", "task_id": XSS, "run_id": XSS, "queue": XSS}
         jobs = [rows.queue_job(session, now, **fields | {"run_id": run}) for run in (XSS, "javascript:window.__xss=1")]
         session.execute(rows.Job.__table__.update().where(rows.Job.id == jobs[1]).values(worker="evil", error=XSS))

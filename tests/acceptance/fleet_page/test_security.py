@@ -132,6 +132,8 @@ def test_texts_of_workers_and_users_are_shown_as_they_are_and_never_run(opening:
         expect(row(page, "evil")).to_contain_text(f"“{XSS}” at the site")
         expect(row(page, "evil")).to_contain_text(XSS)
         expect(row(page, "team-1")).to_contain_text(f"team {SHORT_XSS}")
+        expect(row(page, "team-1")).to_contain_text(f"edge {XSS}")
+        expect(row(page, "team-1")).to_contain_text(f"Airflow {XSS}")
         confirm(begin(page, "press-2", "Maintenance on"), "Maintenance on", comment=XSS).press("Escape")
         expect(row(page, "press-2")).to_contain_text(XSS)
         page = tab.open(".edge-section", worker="evil")
