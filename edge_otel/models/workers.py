@@ -40,10 +40,17 @@ def register(
     connection: str | None = None,
 ) -> Worker:
     """Store a worker that starts or connects. The same token takes its name over at once; another is refused with
-    NameTaken while the worker is active, and edge3 workers (no token of their own) are refused likewise."""
+    NameTaken while the worker is active, and edge3 workers (no token of their own) are refused likewise. So is who is
+    not of the worker's team, until that is removed."""
     worker = _locked_or_new(session, name, now, heartbeat_interval)
     before = WorkerState(worker.state) if worker.sysinfo else None
     if before is not None:
+        if worker.team != team:
+            # Its history and its log are kept by name, and name that team's jobs.
+            raise NameTaken(
+                f"Worker {name!r} is of another team, or of none, and its history and log are not for this one's."
+                " Remove it first, or give this one another name."
+            )
         silent = worker.last_heartbeat < silent_since(now, worker.heartbeat_interval)
         if before not in GONE and not silent and not _succeeds(session, token_id, worker.token_id):
             raise NameTaken(

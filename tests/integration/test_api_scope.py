@@ -182,11 +182,11 @@ def test_a_token_of_another_team_gets_no_job_of_the_workers(api, state, database
     assert dump() == before
 
 
-def test_a_worker_of_a_team_is_of_its_tokens_team(api, state, database):
-    reply = api.call("POST", "/v1/worker/w", new_token("w", team="red"), json=registration())
+def test_a_worker_of_a_team_is_of_its_tokens_team(api, database):
+    reply = api.call("POST", "/v1/worker/v", new_token("v", team="red"), json=registration())
     assert reply.status_code == 200
     with database() as session:
-        assert workers.get(session, "w").team == "red"
+        assert workers.get(session, "v").team == "red"
 
 
 def test_one_token_of_a_group_opens_every_worker_of_the_group_and_no_other(api, state):

@@ -89,6 +89,13 @@ def test_local_maintenance_is_stored_with_its_comment(connect, database):
         assert session.get(Worker, "w").maintenance_comment == "a new disk"
 
 
+def test_a_worker_of_another_team_is_refused_over_the_channel(connect, channel_api):
+    connect(token=new_token("w", team="blue")).close()
+    answer = Far(channel_api.url, new_token("w", team="red")).hello()
+    assert (answer.type, answer.error) == ("error", "NameTaken")
+    assert "blue" not in answer.detail
+
+
 def test_the_last_heartbeat_is_stored_though_the_channel_ends_with_it(connect, database):
     far = connect()
     far.beat("offline")

@@ -17,6 +17,7 @@ from edge_otel.errors import (
 from edge_otel.models import tokens, upkeep, wishes, workers
 from edge_otel.models.tables import Worker
 from edge_otel.state import JobState, WorkerState
+from edge_otel.wire import LogLine
 
 S = WorkerState
 SECOND = timedelta(seconds=1)
@@ -97,6 +98,29 @@ def test_the_name_of_a_worker_that_left_is_free(database, state):
     with database() as session:
         register_as(session, state)
         assert register(session, "w", NOW + SECOND, token_id="t2").token_id == "t2"
+
+
+@pytest.mark.parametrize("state", [S.IDLE, S.OFFLINE, S.UNKNOWN])
+@pytest.mark.parametrize(
+    ("theirs", "mine", "token_id"), [("blue", "red", "t2"), (None, "red", "t1"), ("blue", None, None)]
+)
+def test_the_name_of_another_teams_worker_is_free_when_that_is_removed(database, state, theirs, mine, token_id):
+    with database() as session:
+        worker = register_as(session, state, team=theirs)
+        line = {"number": 1, "time": NOW, "level": 20, "text": "job 1: offered: secret"}
+        workers.worker_log.append(session, worker, [("source", LogLine.model_validate(line))])
+    later = NOW + SILENCE + SECOND
+    with database() as session, pytest.raises(NameTaken, match=r"'w' is of another team.* Remove it first") as refused:
+        register(session, "w", later, team=mine, token_id=token_id)
+    assert not {"blue", "red", "idle"} & set(str(refused.value).split())
+    with database() as session:
+        assert workers.get(session, "w").team == theirs
+        workers.get(session, "w").state = S.OFFLINE
+        session.flush()
+        ask(session, wishes.remove)
+        assert register(session, "w", later, team=mine, token_id=token_id).team == mine
+        assert workers.worker_log.tail(session, "w") == []
+        assert history(session) == [(None, S.STARTING, "registered")]
 
 
 def test_a_heartbeat_of_a_worker_nobody_knows_is_refused(database):
