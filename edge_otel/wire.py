@@ -48,7 +48,8 @@ Coordinate = Annotated[str, StringConstraints(min_length=1, max_length=250, patt
 Number = Annotated[int, Field(ge=-1, lt=2**31)]
 MAX_QUEUES = 64
 Queues = Annotated[list[Queue], Field(max_length=MAX_QUEUES)]
-Comment = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_without_nul)]
+MAX_COMMENT = 1024
+Comment = Annotated[str, StringConstraints(max_length=MAX_COMMENT), AfterValidator(_without_nul)]
 FactName = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_without_nul)]
 FactText = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_without_nul)]
 FactInteger = Annotated[int, Field(ge=-(2**63), lt=2**63)]

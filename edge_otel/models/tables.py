@@ -65,6 +65,8 @@ class Worker(Base):
     maintenance_comment: Mapped[str | None] = mapped_column(String(1024))
     maintenance_origin: Mapped[str | None] = mapped_column(String(10))
     """admin, local or automatic."""
+    comments_replaced: Mapped[list[str] | None]
+    """By administrators, of a maintenance of the worker's own: one that says one of these has not heard yet."""
     token_id: Mapped[str | None] = mapped_column(Id)
     """None for a worker that holds edge3's shared secret."""
     session: Mapped[str | None] = mapped_column(Id)

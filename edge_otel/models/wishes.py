@@ -27,6 +27,9 @@ from edge_otel.reconcile import settled_by
 from edge_otel.state import GONE, IN_MAINTENANCE, STOPPING, JobState, WorkerState
 from edge_otel.wire import MAX_QUEUES, stopped_after
 
+MAX_REPLACED = 20
+"""Comments that are remembered of those that a worker may have heard, and no more counts."""
+
 
 def request_maintenance(session: Session, name: str, comment: str | None, now: datetime, *, by: str) -> None:
     """Ask a worker to finish its jobs and take no more; one that is gone comes back in maintenance.
@@ -34,11 +37,12 @@ def request_maintenance(session: Session, name: str, comment: str | None, now: d
     worker, before = _existing(session, name)
     if before in IN_MAINTENANCE | STOPPING:
         comment = comment or worker.maintenance_comment
-    automatic = worker.maintenance_origin == "automatic"
+    own = worker.maintenance_origin in ("local", "automatic")
     worker.maintenance_comment, worker.maintenance_origin = comment, "admin"
+    worker.comments_replaced = None
     if before in GONE:
         after = WorkerState.OFFLINE_MAINTENANCE
-    elif before is WorkerState.SHUTDOWN_REQUEST or (before in IN_MAINTENANCE and not automatic):
+    elif before is WorkerState.SHUTDOWN_REQUEST or (before in IN_MAINTENANCE and not own):
         after = before
     else:
         after = WorkerState.MAINTENANCE_REQUEST
@@ -47,8 +51,12 @@ def request_maintenance(session: Session, name: str, comment: str | None, now: d
 
 
 def change_comment(session: Session, name: str, comment: str, now: datetime, *, by: str) -> None:
-    """Change the comment on a worker's maintenance, or raise NotInMaintenance."""
+    """Change the comment on a worker's maintenance, whose it stays; or raise NotInMaintenance."""
     worker, state = _in_maintenance(session, name)
+    if worker.maintenance_comment and worker.maintenance_origin != "admin":
+        replaced = [*(worker.comments_replaced or ()), worker.maintenance_comment]
+        # The first is what one that is gone will say.
+        worker.comments_replaced = replaced[:1] + replaced[1:][-MAX_REPLACED:]
     worker.maintenance_comment = comment
     change_state(session, worker, state, state, now, _admin(by), detail=f"comment: {comment}")
     announce_worker(session, name)
@@ -62,7 +70,7 @@ def end_maintenance(session: Session, name: str, now: datetime, *, by: str) -> N
             f"Worker {name!r} is gone, and its maintenance is {worker.maintenance_origin}: end it at the site, or here"
             " when the worker is back."
         )
-    worker.maintenance_comment = worker.maintenance_origin = None
+    worker.maintenance_comment = worker.maintenance_origin = worker.comments_replaced = None
     after = WorkerState.OFFLINE if before in GONE else WorkerState.MAINTENANCE_EXIT
     change_state(session, worker, before, after, now, _admin(by), detail="maintenance off")
     announce_worker(session, name)

@@ -20,7 +20,7 @@ from edge_otel.models.session import insert_missing, prepare_lock
 from edge_otel.models.tables import Token, Worker, WorkerEvent
 from edge_otel.reconcile import SILENT_INTERVALS, silent_since
 from edge_otel.state import GONE, IN_MAINTENANCE, STOPPING, WorkerState, expire, settle
-from edge_otel.wire import WorkerReport
+from edge_otel.wire import MAX_COMMENT, WorkerReport
 
 EVENT_PURGE_LIMIT = 1000
 MAX_DETAIL = 1280
@@ -142,18 +142,27 @@ def _apply(
         after = WorkerState.OFFLINE_MAINTENANCE
     elif ended and after is WorkerState.OFFLINE_MAINTENANCE and before in STOPPING | {WorkerState.MAINTENANCE_EXIT}:
         after = WorkerState.OFFLINE
-    # A worker that still calls it automatic has not heard yet that an administrator has made it theirs.
-    unheard = worker.maintenance_origin == "admin" and report.maintenance_origin == "automatic"
+    # A worker that still calls it its own has not heard yet that an administrator has made it theirs. Once it has
+    # obeyed, a person at the site may.
+    obeyed = before in (WorkerState.MAINTENANCE_PENDING, WorkerState.MAINTENANCE_MODE)
+    own = report.maintenance_origin
+    unheard = theirs and (own == "automatic" or (own == "local" and not obeyed))
     if unheard and after in IN_MAINTENANCE and after not in GONE:
         after = WorkerState.MAINTENANCE_REQUEST
     change_state(session, worker, before, after, now, cause, trace_id)
     if after not in IN_MAINTENANCE and not (theirs and after in STOPPING):
-        worker.maintenance_comment = worker.maintenance_origin = None
-    elif not (unheard or _echoes(worker, report)):
-        changed = report.maintenance_comments and report.maintenance_comments != worker.maintenance_comment
-        worker.maintenance_comment = report.maintenance_comments or worker.maintenance_comment
-        if changed or report.maintenance_origin:
-            worker.maintenance_origin = report.maintenance_origin or worker.maintenance_origin or "local"
+        worker.maintenance_comment = worker.maintenance_origin = worker.comments_replaced = None
+    elif not unheard and (own or not theirs):
+        # Without an origin it only says what an administrator has written, as it heard it.
+        said = report.maintenance_comments
+        if said and said != worker.maintenance_comment and said in (worker.comments_replaced or ()):
+            said = _beside(worker.maintenance_comment or "", said) if report.session is None else None
+        elif said:
+            worker.comments_replaced = None
+        changed = said and said != worker.maintenance_comment
+        worker.maintenance_comment = said or worker.maintenance_comment
+        if changed or own:
+            worker.maintenance_origin = own or worker.maintenance_origin or "local"
     worker.jobs_active, worker.sysinfo = report.jobs_active, dict(report.sysinfo)
     worker.load_history = extended(worker.load_history, report.sysinfo, now, worker.heartbeat_interval)
     worker.slots = report.slots
@@ -167,10 +176,11 @@ def _remembers_ended(worker: Worker, report: WorkerReport) -> bool:
     return said and worker.maintenance_origin is None
 
 
-def _echoes(worker: Worker, report: WorkerReport) -> bool:
-    """Return whether a report only says what an administrator has written, as its daemon heard it: there may be a newer
-    comment, which it has not heard yet. A worker of edge3 does not tell whose its comment is."""
-    return report.session is not None and worker.maintenance_origin == "admin" and report.maintenance_origin is None
+def _beside(comment: str, own: str) -> str:
+    """Return an administrator's comment with that of a worker of edge3, if there is room: by the words of its own it
+    knows an automatic maintenance, which it is to end when it is well. So does edge3's server."""
+    both = f"{comment}\n\n{own}"
+    return comment if own in comment or len(both) > MAX_COMMENT else both
 
 
 def change_state(

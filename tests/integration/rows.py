@@ -74,7 +74,7 @@ def state_of(session: Session, job_id: str) -> JobState:
     return JobState(job.state)
 
 
-def beat(session, now, state=WorkerState.IDLE, **fields):
+def beat(session, now, /, state=WorkerState.IDLE, **fields):
     """Let worker ``w`` report."""
     worker = workers.heartbeat(session, "w", report(state, **fields), now, token_id="t1", trace_id=None)
     session.flush()

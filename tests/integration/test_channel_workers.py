@@ -89,6 +89,50 @@ def test_local_maintenance_is_stored_with_its_comment(connect, database):
         assert session.get(Worker, "w").maintenance_comment == "a new disk"
 
 
+@pytest.mark.parametrize("origin", ["local", "automatic"])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (wishes.change_comment, ("maintenance mode", None)),
+        (wishes.request_maintenance, ("maintenance request", "admin")),
+    ],
+    ids=["comment", "takeover"],
+)
+def test_a_heartbeat_that_is_not_written_yet_does_not_undo_what_is_done_of_the_sites_maintenance(
+    connect, database, origin, change, expected
+):
+    own = {"maintenance_comments": "lunch", "maintenance_origin": origin}
+    state, comment, whose = expected[0], "fire", expected[1] or origin
+    far = connect()
+    far.beat("maintenance mode", **own)
+    stored_as(database, "w", WorkerState.MAINTENANCE_MODE)
+    far.facts["load1"] = 7.5
+    with database() as session:
+        change(session, "w", comment, now(), by="ann")
+        session.flush()
+        # The row is locked: this one waits in memory.
+        far.beat("maintenance mode", **own)
+
+    def stored(load):
+        with database() as session:
+            worker = session.get(Worker, "w")
+            found = (worker.state, worker.maintenance_comment, worker.maintenance_origin)
+            return found if worker.sysinfo.get("load1") == load else None
+
+    wait_for(lambda: stored(7.5), "the heartbeat to be written")
+    assert stored(7.5) == (state, comment, whose)
+    # What it has begun itself is told to it first.
+    while (told := far.hear("settings")).maintenance_comments != comment:
+        assert told.maintenance_comments == "lunch"
+    assert told.maintenance_origin == whose
+    far.facts["load1"] = 8.5
+    heard = {"maintenance_comments": comment, "maintenance_origin": None if whose == "admin" else origin}
+    told = far.beat("maintenance mode", **heard)
+    assert (told.state, told.maintenance_comments) == ("maintenance mode", comment)
+    wait_for(lambda: stored(8.5), "the heartbeat to be written")
+    assert stored(8.5) == ("maintenance mode", comment, whose)
+
+
 def test_a_worker_of_another_team_is_refused_over_the_channel(connect, channel_api):
     connect(token=new_token("w", team="blue")).close()
     answer = Far(channel_api.url, new_token("w", team="red")).hello()

@@ -30,13 +30,14 @@ def ann(site):
 class Polling:
     """Worker ``w``, which polls."""
 
-    def __init__(self, site):
+    def __init__(self, site, **fields):
+        self._always = fields
         self._headers = {"Authorization": f"Bearer {new_token('w')}", **CARRIER}
         self._person = site.stranger()
         self.send("POST", "starting")
 
     def send(self, method, state, **fields):
-        body = registration(state, **fields)
+        body = registration(state, **self._always | fields)
         answer = self._person.call(method, f"{MOUNT}/v1/worker/w", json=body, headers=self._headers)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -62,9 +63,9 @@ def test_a_worker_hears_of_each_action_with_its_next_heartbeat(ann, polling):
         "admin",
     )
     assert ann.act("maintenance_comment", "w", comment="still") == {"w": (True, "comment: still")}
-    assert polling.beat("maintenance mode")["maintenance_comments"] == "still"
+    assert polling.beat("maintenance mode", maintenance_comments="disk swap")["maintenance_comments"] == "still"
     assert ann.act("maintenance_off", "w") == {"w": (True, "maintenance exit")}
-    assert polling.beat("maintenance mode")["state"] == "idle"
+    assert polling.beat("maintenance mode", maintenance_comments="still")["state"] == "idle"
     assert ann.act("add_queues", "w", queues=["a"]) == {"w": (True, "queues: a")}
     assert ann.act("add_queues", "w", queues=["b"]) == {"w": (True, "queues: a, b")}
     assert ann.act("remove_queues", "w", queues=["a"]) == {"w": (True, "queues: b")}
@@ -79,10 +80,30 @@ def test_a_worker_hears_of_each_action_with_its_next_heartbeat(ann, polling):
     assert ann.get("workers")["total"] == 0
 
 
+@pytest.mark.parametrize("session", ["s1", None], ids=["ours", "edge3"])
+def test_what_is_done_of_a_maintenance_of_the_sites_own_is_still_so_after_the_next_heartbeat(ann, site, session):
+    polling = Polling(site, session=session)
+
+    def says(comment):
+        origin = "local" if session else None
+        said = polling.beat("maintenance mode", maintenance_comments=comment, maintenance_origin=origin)
+        shown = ann.get("workers/w")["worker"]
+        assert shown["maintenance_comment"] == said["maintenance_comments"]
+        assert shown["maintenance_origin"] == said["maintenance_origin"]
+        return said["state"], said["maintenance_comments"], said["maintenance_origin"]
+
+    assert says("lunch") == ("maintenance mode", "lunch", "local")
+    assert ann.act("maintenance_comment", "w", comment="back at two") == {"w": (True, "comment: back at two")}
+    told = "back at two" if session else "back at two\n\nlunch"
+    assert says("lunch") == says(told) == ("maintenance mode", told, "local")
+    assert ann.act("maintenance_on", "w", comment="fire") == {"w": (True, "maintenance request")}
+    assert says(told) == (f"maintenance {'request' if session else 'mode'}", "fire", "admin")
+
+
 def test_the_history_says_who_did_what_and_which_heartbeat_obeyed(ann, polling):
     polling.beat()
     ann.act("maintenance_on", "w", comment="x")
-    polling.beat("maintenance mode")
+    polling.beat("maintenance mode", maintenance_comments="x")
     ann.act("set_concurrency", "w", slots=9)
     shown = ann.get("workers/w")
     trace = CARRIER["traceparent"].split("-")[1]

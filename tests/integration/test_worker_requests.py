@@ -68,6 +68,137 @@ def test_an_administrator_who_takes_over_an_automatic_maintenance_is_not_overrul
         assert (worker.state, worker.maintenance_origin) == (S.MAINTENANCE_MODE, "admin")
 
 
+SAID = {
+    "edge3": {"session": None},
+    "admin": {},
+    "local": {"maintenance_origin": "local"},
+    "automatic": {"maintenance_origin": "automatic"},
+}
+"""What a worker says beside the comment, by whose maintenance it is; that of edge3 tells nobody's."""
+
+
+def kept(worker):
+    return worker.state, worker.maintenance_comment, worker.maintenance_origin
+
+
+@pytest.mark.parametrize("who", ["edge3", "local", "automatic"])
+@pytest.mark.parametrize("state", [S.MAINTENANCE_PENDING, S.MAINTENANCE_MODE])
+@pytest.mark.parametrize("comment", ["keep off: fire", None])
+def test_an_administrator_takes_over_a_maintenance_that_the_site_has_begun(database, who, state, comment):
+    said = {"maintenance_comments": "lunch"} | SAID[who]
+    expected = comment or "lunch"
+    with database() as session:
+        register(session, "w", NOW, session=said.get("session", "s1"))
+        beat(session, NOW, state, **said)
+        ask(session, wishes.request_maintenance, comment, NOW, by="ann")
+        for _ in range(2):
+            worker = beat(session, NOW, state, **said)
+            # An edge3 worker obeys by what it is in already; one of ours has heard when it calls it its own no more.
+            assert kept(worker) == (state if who == "edge3" else S.MAINTENANCE_REQUEST, expected, "admin")
+        if who != "edge3":
+            assert beat(session, NOW, S.IDLE).state == S.MAINTENANCE_REQUEST  # the site has ended what was its own
+        heard = {"maintenance_comments": expected, "session": said.get("session", "s1")}
+        assert kept(beat(session, NOW, state, **heard)) == (state, expected, "admin")
+
+
+@pytest.mark.parametrize("origin", ["local", "automatic"])
+def test_a_takeover_of_before_a_shutdown_or_of_one_that_is_gone_is_not_undone(database, origin):
+    own = {"maintenance_comments": "lunch", "maintenance_origin": origin}
+    with database() as session:
+        register(session, "w", NOW)
+        beat(session, NOW, S.MAINTENANCE_PENDING, jobs_active=1, **own)
+        ask(session, wishes.request_shutdown, NOW, by="ann")
+        ask(session, wishes.request_maintenance, "fire", NOW, by="ann")
+        worker = beat(session, NOW, S.TERMINATING, jobs_active=1, **own)
+        assert kept(worker) == (S.SHUTDOWN_REQUEST, "fire", "admin")
+        for _ in range(2):
+            worker = beat(session, NOW, S.OFFLINE_MAINTENANCE, **own)
+            assert kept(worker) == (S.OFFLINE_MAINTENANCE, "fire", "admin")
+        worker = register(session, "w", NOW + SECOND, state=S.MAINTENANCE_MODE, **own)
+        assert kept(worker) == (S.MAINTENANCE_REQUEST, "fire", "admin")
+
+
+def test_a_local_maintenance_that_was_on_its_way_does_not_undo_an_administrators(database):
+    with database() as session:
+        register(session, "w", NOW)
+        ask(session, wishes.request_maintenance, "fire", NOW, by="ann")
+        own = {"maintenance_comments": "lunch", "maintenance_origin": "local"}
+        worker = beat(session, NOW, S.MAINTENANCE_MODE, **own)
+        assert kept(worker) == (S.MAINTENANCE_REQUEST, "fire", "admin")
+
+
+@pytest.mark.parametrize("who", ["admin", "local", "automatic"])
+def test_a_comment_that_was_changed_is_kept_and_the_maintenance_is_whose_it_was(database, who):
+    with database() as session:
+        register(session, "w", NOW)
+
+        def says(comment, state=S.MAINTENANCE_MODE):
+            return kept(beat(session, NOW, state, maintenance_comments=comment, **SAID[who]))[1:]
+
+        if who == "admin":
+            ask(session, wishes.request_maintenance, "lunch", NOW, by="ann")
+        assert says("lunch") == ("lunch", who)
+        ask(session, wishes.change_comment, "back at two", NOW, by="ann")
+        assert [says("lunch"), says("lunch")] == [("back at two", who)] * 2
+        ask(session, wishes.change_comment, "back at three", NOW, by="ann")
+        # It has heard of the first, or of none, when the second is there.
+        assert [says("back at two"), says("lunch")] == [("back at three", who)] * 2
+        assert says("back at three") == ("back at three", who)
+        assert beat(session, NOW, S.IDLE).maintenance_comment is None  # the site, or its health, has ended it
+        if who != "admin":
+            assert says("lunch") == ("lunch", who)
+
+
+@pytest.mark.parametrize("origin", ["local", "automatic"])
+def test_what_the_site_says_after_an_administrators_comment_is_its_comment(database, origin):
+    own = {"maintenance_origin": origin}
+    with database() as session:
+        register(session, "w", NOW)
+        beat(session, NOW, S.MAINTENANCE_MODE, maintenance_comments="lunch", **own)
+        ask(session, wishes.change_comment, "back at two", NOW, by="ann")
+        for comment in ("back at three", "lunch"):
+            worker = beat(session, NOW, S.MAINTENANCE_MODE, maintenance_comments=comment, **own)
+            assert kept(worker)[1:] == (comment, origin)
+
+
+def test_a_comment_that_was_changed_while_the_worker_was_gone_is_kept(database):
+    own = {"maintenance_comments": "lunch", "maintenance_origin": "local"}
+    with database() as session:
+        register(session, "w", NOW)
+        beat(session, NOW, S.MAINTENANCE_MODE, **own)
+        beat(session, NOW, S.OFFLINE_MAINTENANCE, **own)
+        for number in range(30):
+            ask(session, wishes.change_comment, f"gone, {number}", NOW, by="ann")
+        worker = register(session, "w", NOW, state=S.MAINTENANCE_MODE, session="s2", **own)
+        assert kept(worker) == (S.MAINTENANCE_MODE, "gone, 29", "local")
+
+
+def test_an_edge3_worker_has_both_comments_as_at_edge3s_own_server(database):
+    """By the words of its own it knows an automatic maintenance, which it ends when it is well."""
+    with database() as session:
+        register(session, "w", NOW, session=None)
+
+        def says(comment):
+            return kept(beat(session, NOW, S.MAINTENANCE_MODE, maintenance_comments=comment, session=None))
+
+        assert says("automatic") == (S.MAINTENANCE_MODE, "automatic", "local")
+        ask(session, wishes.change_comment, "Bob looks at it", NOW, by="ann")
+        both = "Bob looks at it\n\nautomatic"
+        assert [says("automatic"), says("automatic"), says(both)] == [(S.MAINTENANCE_MODE, both, "local")] * 3
+        ask(session, wishes.change_comment, "x" * 1020, NOW, by="ann")
+        assert says(both) == (S.MAINTENANCE_MODE, "x" * 1020, "local")
+
+
+def test_an_edge3_worker_does_not_undo_an_administrators_comment(database):
+    with database() as session:
+        register(session, "w", NOW, session=None)
+        ask(session, wishes.request_maintenance, "new disks", NOW, by="ann")
+        for comment in ("new disks", "new fans"):
+            ask(session, wishes.change_comment, comment, NOW, by="ann")
+            worker = beat(session, NOW, S.MAINTENANCE_MODE, maintenance_comments="new disks", session=None)
+            assert kept(worker) == (S.MAINTENANCE_MODE, comment, "admin")
+
+
 def test_a_person_at_the_site_who_takes_over_an_automatic_maintenance_without_a_word_is_known(database):
     with database() as session:
         register(session, "w", NOW)

@@ -251,6 +251,7 @@ class Station:
         origin = "admin" if theirs else maintenance.origin
         if (comment, origin) != (maintenance.comment, maintenance.origin):
             self.maintain(replace(maintenance, comment=comment, origin=origin))
+            self.news.set()
 
     def maintain(self, maintenance: Maintenance | None, by_person: bool = True) -> None:
         """Enter maintenance, or end it with None; remembered over restarts."""

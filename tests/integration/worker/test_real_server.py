@@ -110,6 +110,38 @@ def test_automatic_maintenance_is_stored_as_such_and_an_administrator_can_make_i
     wait_for(lambda: stored() == ("idle", None, None), "the end of maintenance", timeout=10)
 
 
+@pytest.mark.parametrize("way", ["channel", "polling"])
+def test_an_administrators_word_on_a_local_maintenance_is_heard_and_kept(
+    database_url: str, database: NewSession, launcher: Replicas, begin: Callable[[Replica], Daemon], way: str
+) -> None:
+    daemon = begin(launcher.start(database_url), heartbeat_interval=0.3, transport=way)
+
+    def kept() -> tuple[str, ...]:
+        """Both sides, where the worker has reported what it has heard."""
+        with database() as session:
+            worker = workers.get(session, "site-1")
+            stored = worker.maintenance_comment, worker.maintenance_origin
+            told = daemon.status()["maintenance"]
+            same = (told["comment"], told["origin"]) == stored and not worker.comments_replaced
+            return (str(worker.state), *stored) if same else ()
+
+    wait_for(lambda: f"by {way}" in daemon.said, "the worker", timeout=30)
+    daemon.command("maintenance", "on", "--comment", "lunch")
+    wait_for(lambda: kept() == ("maintenance mode", "lunch", "local"), "maintenance", timeout=10)
+    for comment in ("back at two", "back at three"):
+        with database() as session:
+            wishes.change_comment(session, "site-1", comment, datetime.now(UTC), by="test")
+        wait_for(lambda said=comment: kept() == ("maintenance mode", said, "local"), "the comment", timeout=10)
+    daemon.command("maintenance", "comment", "back at four")
+    wait_for(lambda: kept() == ("maintenance mode", "back at four", "local"), "the site's comment", timeout=10)
+    with database() as session:
+        wishes.request_maintenance(session, "site-1", "keep off: fire", datetime.now(UTC), by="test")
+    wait_for(lambda: kept() == ("maintenance mode", "keep off: fire", "admin"), "the takeover", timeout=10)
+    with database() as session:
+        wishes.end_maintenance(session, "site-1", datetime.now(UTC), by="test")
+    wait_for(lambda: daemon.status()["state"] == "idle", "the end of maintenance", timeout=10)
+
+
 def test_wishes_of_an_administrator_are_obeyed_within_seconds(
     database_url: str, database: NewSession, launcher: Replicas, begin: Callable[[Replica], Daemon]
 ) -> None:

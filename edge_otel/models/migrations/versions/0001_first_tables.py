@@ -102,6 +102,7 @@ def upgrade() -> None:
         sa.Column("load_history", sa.JSON(), nullable=False),
         sa.Column("maintenance_comment", sa.String(length=1024), nullable=True),
         sa.Column("maintenance_origin", sa.String(length=10), nullable=True),
+        sa.Column("comments_replaced", sa.JSON(), nullable=True),
         sa.Column("token_id", Id, nullable=True),
         sa.Column("session", Id, nullable=True),
         sa.Column("connection", Id, nullable=True),
