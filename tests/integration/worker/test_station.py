@@ -19,6 +19,9 @@ from edge_worker.settings import Settings
 from edge_worker.station import Station
 from edge_worker.watch import Watch
 
+from edge_otel.state import WorkerState
+from edge_otel.wire import WorkerReply
+
 Make = Callable[..., Station]
 
 RULES = {"automatic_maintenance_on": "error", "automatic_maintenance_exit": "info"}
@@ -73,6 +76,22 @@ def test_maintenance_that_gets_another_comment_or_owner_has_lasted_since_its_beg
     again.maintain(None)
     assert ended == [Maintenance("after a restart", "local", since)]
     assert since > 0
+
+
+@pytest.mark.parametrize("theirs", ["local", "admin"])
+def test_what_an_administrator_says_of_a_maintenance_is_said_back_at_once_and_once(make: Make, theirs: str) -> None:
+    station = make()
+    station.maintain(Maintenance("lunch", "local"))
+    state = WorkerState.MAINTENANCE_MODE
+    reply = WorkerReply(
+        state=state, last_update=datetime.now(UTC), maintenance_comments="fire", maintenance_origin=theirs
+    )
+    for news in (True, False):
+        station.news.clear()
+        station.hear(state, reply)
+        assert station.maintenance is not None
+        assert (station.maintenance.comment, station.maintenance.origin) == ("fire", theirs)
+        assert station.news.is_set() is news
 
 
 def test_automatic_maintenance_ends_when_the_daemon_starts_without_it(make: Make, disk: SimpleNamespace) -> None:
