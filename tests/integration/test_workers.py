@@ -117,7 +117,7 @@ def test_the_name_of_another_teams_worker_is_free_when_that_is_removed(database,
         assert workers.get(session, "w").team == theirs
         workers.get(session, "w").state = S.OFFLINE
         session.flush()
-        ask(session, wishes.remove)
+        ask(session, wishes.remove, NOW)
         assert register(session, "w", later, team=mine, token_id=token_id).team == mine
         assert workers.worker_log.tail(session, "w") == []
         assert history(session) == [(None, S.STARTING, "registered")]
