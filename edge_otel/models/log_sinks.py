@@ -118,17 +118,10 @@ def postpone_upload(session: Session, upload: Upload, now: datetime) -> None:
 
 
 def _change(session: Session, of: Upload, /, **values: Any) -> None:
-    _note(session, of.job_id, of.aim, Log.upload_at == of.lease, **values)
-
-
-def _note(
-    session: Session, job_id: str, claims: Collection[int], leased: ColumnElement[bool], /, **values: Any
-) -> None:
-    """Change what is noted of a log under this lease. It may have got a key of its own meanwhile: then its ``claims``
-    tell which one it is of those that are known by this id."""
-    moved = exists().where(LogChunk.job_id == Log.job_id, LogChunk.claim == min(claims, default=-1))
-    for which in ((Log.job_id == job_id,), (Log.known_as == job_id, moved)):
-        query = update(Log).where(*which, leased).values(**values)
+    # The log may have got a key of its own meanwhile: its claims tell which one it is of those known by this id.
+    moved = exists().where(LogChunk.job_id == Log.job_id, LogChunk.claim == min(of.aim, default=-1))
+    for which in ((Log.job_id == of.job_id,), (Log.known_as == of.job_id, moved)):
+        query = update(Log).where(*which, Log.upload_at == of.lease).values(**values)
         changed: Any = session.execute(query.execution_options(synchronize_session=False))
         if changed.rowcount:
             return
@@ -139,8 +132,10 @@ def claim_exports(session: Session, now: datetime, lease: datetime, limit: int) 
     ``lease``."""
     due = Log.export_due.is_(True), or_(Log.export_at.is_(None), Log.export_at <= now)
     found = _due(session, due, func.coalesce(Log.export_at, Log.created_at), limit)
-    query = update(Log).where(Log.job_id.in_([log.job_id for log in found])).values(export_at=lease)
-    session.execute(query.execution_options(synchronize_session=False))
+    for number, log in enumerate(found):
+        # Each has a lease of its own, by which it is found again should it get another key.
+        log.export_at = lease + timedelta(microseconds=number)
+    session.flush()
     return [
         Export(
             log.job_id,
@@ -148,7 +143,7 @@ def claim_exports(session: Session, now: datetime, lease: datetime, limit: int) 
             log.about,
             log.carrier,
             {int(claim): (at, cut) for claim, (at, cut) in log.exported.items()},
-            lease,
+            log.export_at or lease,
         )
         for log in found
     ]
@@ -202,7 +197,10 @@ def _unpacked(session: Session, *key: Any) -> bytes | None:
 def note_exported(session: Session, export: Export, places: Mapping[int, tuple[int, bool]], now: datetime) -> None:
     """Note up to where the lines were sent, unless somebody else does it by now; the log may be had again."""
     exported = {str(claim): list(place) for claim, place in places.items()}
-    _note(session, export.job_id, places, Log.export_at == export.lease, exported=exported, export_at=now)
+    # One after the other: the first waits for who gives the log another key, and only then the second finds it by that.
+    for whose in (Log.job_id == export.job_id, Log.known_as == export.job_id):
+        query = update(Log).where(whose, Log.export_at == export.lease).values(exported=exported, export_at=now)
+        session.execute(query.execution_options(synchronize_session=False))
 
 
 def rest_export(session: Session, job_id: str, places: Mapping[int, tuple[int, bool]], seen: Stored) -> None:
