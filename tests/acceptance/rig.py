@@ -109,7 +109,8 @@ class Rig:
         worker = self.new_worker(name, queues=queues, concurrency=concurrency)
         worker.start()
         try:
-            self.wait_worker(name, "idle")
+            # Running at once, if a job has waited for it.
+            self.wait_worker(name, "idle", "running")
             yield worker
             if name in self.cluster.workers:
                 self.cluster.end(name)
