@@ -91,7 +91,8 @@ def test_zygote_that_does_not_answer_is_replaced(tmp_path: Path, monkeypatch: py
         os.kill(zygote, signal.SIGSTOP)
         with pytest.raises(LaunchFailed, match="the zygote has ended"):
             await here.launch(here.job())
-        assert gone(zygote)
+        while not gone(zygote):
+            await asyncio.sleep(0.01)
         await here.run()
         assert here.launcher.pids()[-1] != zygote
         assert await here.see_through(folder) == 0
